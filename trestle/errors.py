@@ -1,0 +1,245 @@
+"""Why a call failed: reasons, their gRPC status, and the `google.rpc.Status` that carries them.
+
+Both services and every caller share this table; it knows nothing of HTTP (gateway/openai/errors.py does). Pure: status
+codes are the numbers of `google.rpc.Code`, which are those of gRPC.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+from google.protobuf import duration_pb2, message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from trestle.v1 import chat_pb2
+
+DOMAIN: Final = "trestle"
+# gRPC's own limit on metadata is 8 KB; half of it leaves room for everybody else's.
+MAX_STATUS_BYTES: Final = 4096
+MAX_MESSAGE_CHARS: Final = 1000
+DETAILS_KEY: Final = "grpc-status-details-bin"
+
+
+class Reason(enum.StrEnum):
+    """`trestle.v1.ErrorReason` without its prefix: the text of `ErrorInfo.reason`."""
+
+    UNSPECIFIED = enum.auto()
+    INVALID_REQUEST = enum.auto()
+    UNSUPPORTED = enum.auto()
+    MODEL_NOT_FOUND = enum.auto()
+    CONTEXT_LENGTH_EXCEEDED = enum.auto()
+    CONTENT_REJECTED = enum.auto()
+    REQUEST_TOO_LARGE = enum.auto()
+    UPSTREAM_REJECTED = enum.auto()
+    UNAUTHENTICATED = enum.auto()
+    PERMISSION_DENIED = enum.auto()
+    UPSTREAM_RATE_LIMITED = enum.auto()
+    UPSTREAM_OVERLOADED = enum.auto()
+    UPSTREAM_UNREACHABLE = enum.auto()
+    UPSTREAM_TIMEOUT = enum.auto()
+    UPSTREAM_PROTOCOL = enum.auto()
+    UPSTREAM_TRUNCATED = enum.auto()
+    UPSTREAM_FAILED = enum.auto()
+    UPSTREAM_CREDENTIAL = enum.auto()
+    UPSTREAM_QUOTA = enum.auto()
+    OVERLOADED = enum.auto()
+    INTERNAL = enum.auto()
+    DEADLINE_EXCEEDED = enum.auto()
+    UNIMPLEMENTED = enum.auto()
+
+    @staticmethod
+    def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:
+        return name
+
+
+_C = code_pb2
+STATUS: Final[Mapping[Reason, int]] = {
+    Reason.UNSPECIFIED: _C.UNKNOWN,
+    Reason.INVALID_REQUEST: _C.INVALID_ARGUMENT,
+    Reason.UNSUPPORTED: _C.INVALID_ARGUMENT,
+    Reason.MODEL_NOT_FOUND: _C.NOT_FOUND,
+    Reason.CONTEXT_LENGTH_EXCEEDED: _C.INVALID_ARGUMENT,
+    Reason.CONTENT_REJECTED: _C.INVALID_ARGUMENT,
+    Reason.REQUEST_TOO_LARGE: _C.OUT_OF_RANGE,
+    Reason.UPSTREAM_REJECTED: _C.FAILED_PRECONDITION,
+    Reason.UNAUTHENTICATED: _C.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: _C.PERMISSION_DENIED,
+    Reason.UPSTREAM_RATE_LIMITED: _C.RESOURCE_EXHAUSTED,
+    Reason.UPSTREAM_OVERLOADED: _C.UNAVAILABLE,
+    Reason.UPSTREAM_UNREACHABLE: _C.UNAVAILABLE,
+    Reason.UPSTREAM_TIMEOUT: _C.DEADLINE_EXCEEDED,
+    Reason.UPSTREAM_PROTOCOL: _C.INTERNAL,
+    Reason.UPSTREAM_TRUNCATED: _C.UNAVAILABLE,
+    Reason.UPSTREAM_FAILED: _C.INTERNAL,
+    Reason.UPSTREAM_CREDENTIAL: _C.INTERNAL,
+    Reason.UPSTREAM_QUOTA: _C.INTERNAL,
+    Reason.OVERLOADED: _C.UNAVAILABLE,
+    Reason.INTERNAL: _C.INTERNAL,
+    Reason.DEADLINE_EXCEEDED: _C.DEADLINE_EXCEEDED,
+    Reason.UNIMPLEMENTED: _C.UNIMPLEMENTED,
+}
+"""Reason -> number of the gRPC status (error.proto says the same beside each)."""
+
+ANOTHER_MAY_HELP: Final = frozenset(
+    {
+        Reason.UPSTREAM_RATE_LIMITED,
+        Reason.UPSTREAM_OVERLOADED,
+        Reason.UPSTREAM_UNREACHABLE,
+        Reason.UPSTREAM_TIMEOUT,
+        Reason.UPSTREAM_PROTOCOL,
+        Reason.UPSTREAM_TRUNCATED,
+        Reason.UPSTREAM_FAILED,
+        Reason.UPSTREAM_CREDENTIAL,
+        Reason.UPSTREAM_QUOTA,
+        Reason.OVERLOADED,
+    }
+)
+"""Reasons that another target may cure; the rest are the caller's own or would repeat."""
+
+# How gRPC itself (no ErrorInfo of ours) says that the worker could not be had.
+_FOREIGN_MAY_HELP: Final = frozenset({_C.UNAVAILABLE, _C.UNKNOWN, _C.UNAUTHENTICATED, _C.RESOURCE_EXHAUSTED})
+
+
+class CallError(Exception):
+    """A call that failed, in the contract's terms.
+
+    reason: why; `Reason.UNSPECIFIED` when the status carried no `ErrorInfo` of ours (gRPC made it itself).
+    message: for the caller's eyes; never an exception's text of ours. Cut to 1,000 characters.
+    param: the field at fault in the client's words, `messages[0].content`; None when there is none.
+    code: OpenAI's error code where there is one, such as `context_length_exceeded`.
+    type: the error type that the upstream gave, if any.
+    retry_after: seconds to wait before another try, when known.
+    upstream, upstream_status, upstream_request_id: who failed and what it said.
+    usage: the tokens known to be used before the failure.
+    status: the number of the gRPC status.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        type: str | None = None,  # noqa: A002 (the wire's word)
+        retry_after: float | None = None,
+        upstream: str | None = None,
+        upstream_status: int | None = None,
+        upstream_request_id: str | None = None,
+        usage: chat_pb2.Usage | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message if len(message) <= MAX_MESSAGE_CHARS else message[: MAX_MESSAGE_CHARS - 1] + "…"
+        self.param = param
+        self.code = code
+        self.type = type
+        self.retry_after = retry_after
+        self.upstream = upstream
+        self.upstream_status = upstream_status
+        self.upstream_request_id = upstream_request_id
+        self.usage = usage
+        self.status: int = STATUS[reason] if status is None else status
+
+    @property
+    def another_may_help(self) -> bool:
+        """Whether another target may succeed where this one failed."""
+        if self.reason is Reason.UNSPECIFIED:
+            return self.status in _FOREIGN_MAY_HELP
+        return self.reason in ANOTHER_MAY_HELP
+
+    def to_status(self) -> bytes:
+        """The serialized `google.rpc.Status` for the trailer `grpc-status-details-bin`, at most 4 KB."""
+        metadata = {
+            name: str(value)[:256]
+            for name, value in (
+                ("code", self.code),
+                ("type", self.type),
+                ("param", self.param),
+                ("upstream", self.upstream),
+                ("upstream_status", self.upstream_status),
+                ("upstream_request_id", self.upstream_request_id),
+            )
+            if value is not None
+        }
+        status = status_pb2.Status(code=self.status, message=self.message)
+        details: list[message.Message] = [
+            error_details_pb2.ErrorInfo(reason=self.reason.value, domain=DOMAIN, metadata=metadata)
+        ]
+        if self.param is not None and self.status == _C.INVALID_ARGUMENT:
+            violation = error_details_pb2.BadRequest.FieldViolation(
+                field=self.param[:256], description=self.message[:256]
+            )
+            details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+        if self.retry_after is not None:
+            delay = duration_pb2.Duration()
+            delay.FromNanoseconds(round(self.retry_after * 1e9))
+            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        if self.usage is not None:
+            usage = chat_pb2.Usage()
+            usage.CopyFrom(self.usage)
+            for field in ("extra_json", "input_details_extra_json", "output_details_extra_json"):
+                usage.ClearField(field)  # type: ignore[arg-type]
+            details.append(usage)
+        for detail in details:
+            status.details.add().Pack(detail)
+        encoded = status.SerializeToString()
+        while len(encoded) > MAX_STATUS_BYTES:  # four-byte characters, at worst
+            status.message = status.message[: len(status.message) // 2]
+            encoded = status.SerializeToString()
+        return encoded
+
+    @classmethod
+    def from_status(cls, status: int, text: str, details: bytes | None) -> CallError:
+        """The error that a failed call carries.
+
+        status, text: gRPC's code number and message. details: the trailer `grpc-status-details-bin`, if there was
+        one. Details that cannot be read, or are not ours, make `Reason.UNSPECIFIED`.
+        """
+        error = cls(Reason.UNSPECIFIED, text, status=status)
+        if details is None:
+            return error
+        carried = status_pb2.Status()
+        try:
+            carried.ParseFromString(details)
+        except message.DecodeError:
+            return error
+        for detail in carried.details:
+            error._take(detail)
+        return error
+
+    def _take(self, detail: message.Message) -> None:
+        info, retry, usage = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo(), chat_pb2.Usage()
+        if detail.Unpack(info) and info.domain == DOMAIN:  # type: ignore[attr-defined]
+            # A reason newer than we are is still ours: its status says what to do.
+            self.reason = Reason(info.reason) if info.reason in Reason else _reason_of(self.status)
+            known = info.metadata
+            self.code, self.type, self.param = known.get("code"), known.get("type"), known.get("param")
+            self.upstream, self.upstream_request_id = known.get("upstream"), known.get("upstream_request_id")
+            upstream_status = known.get("upstream_status", "")
+            self.upstream_status = int(upstream_status) if upstream_status.isdecimal() else None
+        elif detail.Unpack(retry):  # type: ignore[attr-defined]
+            self.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+        elif detail.Unpack(usage):  # type: ignore[attr-defined]
+            self.usage = usage
+
+
+_OLDER: Final[Mapping[int, Reason]] = {
+    _C.INVALID_ARGUMENT: Reason.INVALID_REQUEST,
+    _C.NOT_FOUND: Reason.MODEL_NOT_FOUND,
+    _C.OUT_OF_RANGE: Reason.REQUEST_TOO_LARGE,
+    _C.FAILED_PRECONDITION: Reason.UPSTREAM_REJECTED,
+    _C.UNAUTHENTICATED: Reason.UNAUTHENTICATED,
+    _C.PERMISSION_DENIED: Reason.PERMISSION_DENIED,
+    _C.RESOURCE_EXHAUSTED: Reason.UPSTREAM_RATE_LIMITED,
+    _C.UNAVAILABLE: Reason.UPSTREAM_OVERLOADED,
+    _C.DEADLINE_EXCEEDED: Reason.DEADLINE_EXCEEDED,
+    _C.UNIMPLEMENTED: Reason.UNIMPLEMENTED,
+}
+
+
+def _reason_of(status: int) -> Reason:
+    return _OLDER.get(status, Reason.INTERNAL)

@@ -1,0 +1,1 @@
+"""The generated contract, `trestle.v1`. Made by `make proto`; never edited."""

@@ -1,0 +1,1 @@
+"""The gRPC services, one process per family. May import trestle; never gateway."""

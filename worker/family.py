@@ -1,0 +1,138 @@
+"""What a family offers the worker: the boundary between the wire dialects and the loop that serves them.
+
+A family is one folder under worker/families. Its `__init__.py` defines `FAMILY`, an instance of `RemoteFamily` (it
+encodes for an upstream and decodes what comes back) or of `LocalFamily` (it answers by itself). Families are pure: they
+never touch a socket, a clock or an event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from trestle.errors import CallError
+from trestle.v1 import chat_pb2, embedding_pb2, model_pb2
+from worker.sse import Event
+
+
+class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One provider endpoint, as configured. A family adds keys of its own by a subclass.
+
+    base_url: without a trailing slash. credential_env: the environment variable that holds our credential; empty
+    means the endpoint wants none. headers: sent with each request. Timeouts in seconds: connect_timeout to a
+    connection; first_byte_timeout to the head of the answer; idle_timeout between two reads of it. models: the
+    catalogue, when the endpoint's own list is not to be asked. max_event_bytes: the largest SSE event;
+    max_answer_bytes: the largest answer in one piece.
+    """
+
+    base_url: str
+    credential_env: str = ""
+    headers: dict[str, str] = {}
+    connect_timeout: float = 10.0
+    first_byte_timeout: float = 600.0
+    idle_timeout: float = 300.0
+    models: list[str] = []
+    max_event_bytes: int = 16 * 1024 * 1024
+    max_answer_bytes: int = 256 * 1024 * 1024
+
+
+U = TypeVar("U", bound=UpstreamSettings)
+U_contra = TypeVar("U_contra", bound=UpstreamSettings, contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream(Generic[U]):
+    """One configured upstream at work: its name, its settings, and the credential to show it (empty for none)."""
+
+    name: str
+    settings: U
+    credential: str = field(repr=False, default="")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request to an upstream. url is absolute; an empty body with method GET sends none."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+    method: str = "POST"
+
+
+class Chunks(Protocol):
+    """Where a decoder puts chunks: `ChatResponse.chunks`, or any list-like of them."""
+
+    def add(self, **fields: Any) -> chat_pb2.ChatChunk: ...
+
+
+class ChatDecoder(Protocol):
+    """One upstream answer on its way to chunks; one per request. Feeds the events of a stream in order, then `close`.
+
+    It follows the grammar in chat.proto: started first, one finish per choice, no finish without the upstream's own
+    terminal (WIRE 12a). Any method raises `CallError`: the upstream's own error, UPSTREAM_PROTOCOL for what cannot be
+    read, UPSTREAM_TRUNCATED for an answer without its end; usage known so far stands in its `usage`.
+    """
+
+    done: bool
+    """True once the upstream's terminal event was fed: nothing after it is read."""
+
+    def feed(self, event: Event, out: Chunks) -> None:
+        """One event of a stream."""
+
+    def feed_whole(self, body: bytes, out: Chunks) -> None:
+        """An answer in one piece (`request.stream` false)."""
+
+    def close(self, clean: bool, out: Chunks) -> None:
+        """The body has ended. clean: by its own framing (a last HTTP chunk, a Content-Length fulfilled), not merely
+        by the connection's close."""
+
+
+class RemoteFamily(Protocol[U]):
+    """A family with upstreams behind it."""
+
+    name: str
+    upstream_type: type[U]
+    native_n: bool
+    """Whether the upstream itself makes n choices. If not, the loop makes n calls side by side."""
+
+    def ignored_params(self, request: chat_pb2.ChatRequest) -> list[str]:
+        """Names of the request's parameters that this family does not honour, in the client's words (WIRE 21)."""
+
+    def encode_chat(self, request: chat_pb2.ChatRequest, upstream: Upstream[U]) -> HttpRequest:
+        """Raises `CallError` (UNSUPPORTED, INVALID_REQUEST) naming the parameter it cannot carry."""
+
+    def chat_decoder(self, request: chat_pb2.ChatRequest, upstream: Upstream[U]) -> ChatDecoder: ...
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> CallError:
+        """The meaning of an answer that is not 2xx. headers: names in lower case. Never raises."""
+
+    def encode_list_models(self, upstream: Upstream[U]) -> HttpRequest: ...
+
+    def decode_list_models(self, body: bytes) -> Iterable[model_pb2.Model]:
+        """Raises `CallError` (UPSTREAM_PROTOCOL). `upstream` is filled in by the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A step of a local answer: nothing happens for so many seconds (infinity: until the caller gives up)."""
+
+    seconds: float
+
+
+class LocalFamily(Protocol):
+    """A family that answers by itself, step by step."""
+
+    name: str
+
+    def ignored_params(self, request: chat_pb2.ChatRequest) -> list[str]: ...
+
+    def answer(self, request: chat_pb2.ChatRequest) -> Iterator[chat_pb2.ChatResponse | Wait]:
+        """The responses in order, each sent when reached, with waits between. Raises `CallError` where the answer
+        fails."""
+
+    def list_models(self) -> Iterable[model_pb2.Model]: ...
+
+    def embed(self, request: embedding_pb2.EmbedRequest) -> embedding_pb2.EmbedResponse: ...
