@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,11 +17,11 @@ from gateway.routing import Route
 from gateway.settings import Target
 from gateway.workers import Metadata, Worker, call_error
 from trestle.errors import CallError, Reason
+from trestle.v1 import chat_pb2
 
 log = logging.getLogger("gateway")
 _IGNORED_PARAMS: Final = "x-trestle-ignored-params"
 ATTEMPTS: Final = "x-trestle-attempts"
-_SILENT: Final = frozenset({"started", "usage"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,10 @@ class Network:
     breakers: Breakers
 
 
-@dataclass(frozen=True, slots=True)
 class Attempt:
-    """One target that was asked and did not give the answer. error: None for one that lost a race."""
-
-    target: Target
-    error: CallError | None
-
-
-class _Leg:
-    """One call to one target. single: it has one response. late: why our own limits ended it; empty while they have
-    not."""
+    """One call to one target. single: it has one response. began: the target has said that it answers; spoke: content
+    has come, or the end. usage: what it told of before its content. error: why it failed. lost: it was given up for a
+    target that spoke first. late: why our own limits ended it; empty while they have not."""
 
     __slots__ = (
         "_first_token",
@@ -51,12 +44,16 @@ class _Leg:
         "_loop",
         "_responses",
         "_timer",
+        "began",
         "buffered",
         "call",
+        "error",
         "late",
+        "lost",
         "single",
         "spoke",
         "target",
+        "usage",
         "worker",
     )
 
@@ -70,7 +67,11 @@ class _Leg:
         # Not `read`: it raises as soon as the status is there, be there messages still unread.
         self._responses: Any = None if single else aiter(call)
         self.buffered: deque[Any] = deque()
+        self.began = False
         self.spoke = False
+        self.lost = False
+        self.usage: chat_pb2.Usage | None = None
+        self.error: CallError | None = None
         self.late = ""
         self._first_token = first_token
         self._idle = idle
@@ -91,16 +92,29 @@ class _Leg:
         except StopAsyncIteration:
             return None
         except grpc.aio.AioRpcError as error:
-            raise call_error(error) from None
+            self.error = call_error(error)
+            raise self.error from None
         except asyncio.CancelledError:
             if self.late:
-                raise CallError(Reason.UPSTREAM_TIMEOUT, self.late) from None
+                self.error = CallError(Reason.UPSTREAM_TIMEOUT, self.late)
+                raise self.error from None
             raise
         if self._timer is not None:
             self._last = self._loop.time()
         if not self.spoke:
-            self.spoke = self.single or any(chunk.WhichOneof("event") not in _SILENT for chunk in response.chunks)
+            self.began = True
+            self.spoke = self.single or self._listen(response.chunks)
         return response
+
+    def _listen(self, chunks: Iterable[Any]) -> bool:
+        """Whether one of the chunks says something of the answer's content, or its end."""
+        for chunk in chunks:
+            event = chunk.WhichOneof("event")
+            if event == "usage":
+                self.usage = chunk.usage
+            elif event != "started":
+                return True
+        return False
 
     async def speak(self) -> None:
         """Returns once it has said something of the answer's content, or its end. Raises `CallError`."""
@@ -136,24 +150,24 @@ class RoutedCall:
 
     method: a worker's method for it; single: it has one response. request: its model and upstream are set for each
     target. timeout: seconds for all targets together. ignored: parameters that did not get as far as a worker, quoted
-    for a header. `read` it to the end, or await its `single` response; `close` it
-    on every way out.
+    for a header. attempts: every target that was asked; current: the one that answers, or was asked last. `read` it
+    to the end, or await its `single` response; `close` it on every way out.
     """
 
     __slots__ = (
-        "_asked",
         "_at",
         "_deadline",
-        "_leg",
         "_loop",
         "_metadata",
         "_method",
         "_network",
+        "_open",
         "_order",
         "_request",
         "_route",
         "_single",
         "attempts",
+        "current",
         "ignored",
     )
 
@@ -180,8 +194,8 @@ class RoutedCall:
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + timeout
         self._at = 0
-        self._asked = 0
-        self._leg: _Leg | None = None
+        self._open: Attempt | None = None
+        self.current: Attempt | None = None
 
     @property
     def target(self) -> Target:
@@ -191,8 +205,7 @@ class RoutedCall:
     @property
     def spent(self) -> bool:
         """Whether our own tries have been several, so that another round of them would only multiply the load."""
-        failed = self.attempts
-        return len(failed) > 1 or any(a.error is not None and a.error.attempts > 1 for a in failed)
+        return len(self.attempts) > 1 or any(a.error is not None and a.error.attempts > 1 for a in self.attempts)
 
     async def single(self) -> Any:
         """The response of a method that has one, from the first target that gives it. Raises `CallError`."""
@@ -205,21 +218,21 @@ class RoutedCall:
 
     async def read(self) -> Any:
         """The next batch of chunks; None at the end. Raises `CallError`."""
-        leg = self._leg
-        if leg is None:
-            leg = self._leg = await self._begin()
-        known = leg.spoke
-        response = await leg.read()
-        if leg.spoke and not known:
-            self._network.breakers.succeeded(leg.target)
+        attempt = self._open
+        if attempt is None:
+            attempt = self._open = self.current = await self._begin()
+        known = attempt.spoke
+        response = await attempt.read()
+        if attempt.spoke and not known:
+            self._network.breakers.succeeded(attempt.target)
         return response
 
     async def headers(self) -> dict[str, str]:
         """What the answer's HTTP headers say of its way here. Ask once a response has come."""
         headers = self.attempt_headers()
         ignored = list(self.ignored)
-        if self._leg is not None:
-            for name, value in await self._leg.call.initial_metadata() or ():
+        if self._open is not None:
+            for name, value in await self._open.call.initial_metadata() or ():
                 if name == _IGNORED_PARAMS:
                     ignored += (value if isinstance(value, str) else value.decode("ascii", "replace")).split(",")
         if ignored:
@@ -228,47 +241,47 @@ class RoutedCall:
 
     def attempt_headers(self) -> dict[str, str]:
         """How many targets were asked."""
-        return {ATTEMPTS: str(self._asked)}
+        return {ATTEMPTS: str(len(self.attempts))}
 
     def move_on(self, error: CallError) -> bool:
         """Takes note of the failure; true when the next target may be asked: it may help, and time is left."""
         target = self.target
-        self.attempts.append(Attempt(target, error))
-        if error.another_may_help:
-            self._network.breakers.failed(target, error.retry_after)
-        else:
-            self._network.breakers.released(target)
-        if (
-            self._at == len(self._order) - 1
-            or not error.another_may_help
-            or self._loop.time() >= self._deadline
-        ):
+        self._note(target, error)
+        if self.current is not None and self.current.error is None:
+            self.current.error = error
+        last = self._at == len(self._order) - 1
+        if last or not error.another_may_help or self._loop.time() >= self._deadline:
             return False
         log.info("%s failed, moving on: %s %s", target, error.reason.value, error.message)
         self.close()
         self._at += 1
         return True
 
+    def _note(self, target: Target, error: CallError) -> None:
+        if error.another_may_help:
+            self._network.breakers.failed(target, error.retry_after)
+        else:
+            self._network.breakers.released(target)
+
     def close(self) -> None:
         """Ends what still runs."""
-        if self._leg is not None:
-            if not self._leg.spoke:
-                self._network.breakers.released(self._leg.target)
-            self._leg.close()
-            self._leg = None
+        if self._open is not None:
+            if not self._open.spoke:
+                self._network.breakers.released(self._open.target)
+            self._open.close()
+            self._open = None
 
-    async def _begin(self) -> _Leg:
-        leg = await self._start(self._at, self._request)
+    async def _begin(self) -> Attempt:
+        attempt = await self._start(self._at, self._request)
         if self._route.hedge_after and self._at < len(self._order) - 1:
-            return await self._race(leg)
-        return leg
+            return await self._race(attempt)
+        return attempt
 
-    async def _start(self, at: int, request: Any) -> _Leg:
+    async def _start(self, at: int, request: Any) -> Attempt:
         """A call to the target at that place of the order. Raises `CallError` where there is no room for it."""
         target = self._order[at]
         worker = self._network.workers[target.worker]
         await worker.acquire()
-        self._asked += 1
         self._network.breakers.asked(target)
         request.model = target.model
         request.upstream = target.upstream
@@ -276,15 +289,17 @@ class RoutedCall:
         metadata = (*self._metadata, ("x-trestle-attempts-left", str(waiting))) if waiting else self._metadata
         timeout = self._deadline - self._loop.time()
         call = self._method(worker)(request, timeout=timeout, metadata=metadata)
-        return _Leg(
-            target, worker, call, self._single, self._route.first_token_timeout, self._route.idle_timeout
-        )
+        route = self._route
+        attempt = Attempt(target, worker, call, self._single, route.first_token_timeout, route.idle_timeout)
+        self.attempts.append(attempt)
+        self.current = attempt
+        return attempt
 
-    async def _race(self, leg: _Leg) -> _Leg:
+    async def _race(self, attempt: Attempt) -> Attempt:
         """The first of two to speak, the second one asked when the first was silent for the route's `hedge_after`."""
-        other: _Leg | None = None
-        winner: _Leg | None = None
-        running = {asyncio.create_task(leg.speak()): leg}
+        other: Attempt | None = None
+        winner: Attempt | None = None
+        running = {asyncio.create_task(attempt.speak()): attempt}
         try:
             done, _ = await asyncio.wait(running, timeout=self._route.hedge_after)
             if not done:
@@ -296,23 +311,28 @@ class RoutedCall:
                     done, _ = await asyncio.wait(running)
             good = [running[task] for task in done if task.exception() is None]
             if not good:
-                raise next(iter(done)).exception() or AssertionError("a task that failed has an exception")
+                error = attempt.error
+                if other is not None and error is not None:
+                    self._note(attempt.target, error)
+                    self._at += 1  # both have been asked
+                    error = other.error
+                raise error or AssertionError("who failed says why")
             winner = good[0]
         finally:
             for task in running:
                 task.cancel()
-            for each in (leg, other):
+            for each in (attempt, other):
                 if each is not None and each is not winner:
                     each.close()
         if other is not None:
-            loser = leg if winner is other else other
-            self.attempts.append(Attempt(loser.target, None))
+            loser = attempt if winner is other else other
+            loser.lost = True
             self._order = (*(t for t in self._order if t != winner.target), winner.target)
             self._at = len(self._order) - 1
         self._network.breakers.succeeded(winner.target)
         return winner
 
-    async def _second(self) -> _Leg | None:
+    async def _second(self) -> Attempt | None:
         """The call to the next target beside the first; None where it has no room."""
         copy = type(self._request)()  # the first call may not have been serialized yet
         copy.CopyFrom(self._request)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Final
 
 from aiohttp import web
@@ -92,7 +93,10 @@ class SseAnswer:
         response = self._response
         if response is None:
             response = await self._begin(await self._extra_headers())
-        self.sent = True
+        if not self.sent:
+            self.sent = True
+            if self._exchange.record is not None:
+                self._exchange.record.first = perf_counter()
         self._writes += 1
         return response
 
@@ -115,6 +119,8 @@ class SseAnswer:
         headers["x-accel-buffering"] = "no"
         headers.update(extra)
         response = _EventStream(headers=headers)
+        if self._exchange.record is not None:
+            self._exchange.record.status = response.status
         self._response = response
         await response.prepare(self._exchange.http)
         return response
@@ -139,6 +145,8 @@ class SseAnswer:
         self._timer = self._loop.call_at(min(max(due, now + 0.01), now + self._pace.stall), self._tick)
 
     def _cut_off(self) -> None:
+        if self._exchange.record is not None:
+            self._exchange.record.stalled = True
         log.warning("request_id=%s the client has read nothing for %g s: cut off", self._exchange.id, self._pace.stall)
         transport = self._exchange.http.transport
         if transport is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trestle.v1 import chat_pb2
+from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2
 
 CHARS_PER_TOKEN: Final = 4
 """The rule of thumb for English text with the tokenizers in use; an estimate is never more than that."""
@@ -49,8 +49,17 @@ class TokenEstimate:
         return partial
 
 
-def input_tokens(request: chat_pb2.ChatRequest) -> int:
+def input_tokens(
+    request: chat_pb2.ChatRequest | completion_pb2.CompleteRequest | embedding_pb2.EmbedRequest,
+) -> int:
     """Estimated tokens of a request's text and tools; images, audio and files are not guessed at."""
+    if isinstance(request, chat_pb2.ChatRequest):
+        return _chat_tokens(request)
+    texts = request.prompts if isinstance(request, completion_pb2.CompleteRequest) else request.inputs
+    return sum(tokens_in(len(each.text)) + len(each.tokens.ids) for each in texts)
+
+
+def _chat_tokens(request: chat_pb2.ChatRequest) -> int:
     chars = 0
     for message in request.messages:
         chars += len(message.text) + sum(len(part.text) for part in message.parts)

@@ -12,7 +12,8 @@ from msgspec import Meta
 
 from gateway.auth import new_key
 from gateway.directory import Directory
-from gateway.exchange import Exchange, Handler
+from gateway.endpoints import Endpoint
+from gateway.exchange import Exchange
 from gateway.handlers.base import read_body
 from gateway.identity import DEFAULT_ACCOUNT
 from gateway.openai.fields import decode_body, invalid
@@ -69,22 +70,22 @@ class AccountsHandler:
         self._store = store
         self._directory = directory
 
-    def routes(self) -> Sequence[tuple[str, str, Handler]]:
-        """Method, path, handler."""
+    def endpoints(self) -> Sequence[Endpoint]:
+        """What is served."""
         account, key = "/admin/v1/accounts/{account}", "/admin/v1/keys/{key}"
         return [
-            ("POST", "/admin/v1/accounts", self.create),
-            ("GET", "/admin/v1/accounts", self.list),
-            ("GET", account, self.get),
-            ("POST", account + "/disable", self.disable),
-            ("POST", account + "/enable", self.enable),
-            ("POST", account + "/keys", self.create_key),
-            ("GET", account + "/keys", self.list_keys),
-            ("GET", key, self.get_key),
-            ("POST", key + "/disable", self.disable_key),
-            ("POST", key + "/enable", self.enable_key),
-            ("POST", key + "/expire", self.expire_key),
-            ("POST", key + "/rotate", self.rotate_key),
+            Endpoint("POST", "/admin/v1/accounts", self.create),
+            Endpoint("GET", "/admin/v1/accounts", self.list),
+            Endpoint("GET", account, self.get),
+            Endpoint("POST", account + "/disable", self.disable),
+            Endpoint("POST", account + "/enable", self.enable),
+            Endpoint("POST", account + "/keys", self.create_key),
+            Endpoint("GET", account + "/keys", self.list_keys),
+            Endpoint("GET", key, self.get_key),
+            Endpoint("POST", key + "/disable", self.disable_key),
+            Endpoint("POST", key + "/enable", self.enable_key),
+            Endpoint("POST", key + "/expire", self.expire_key),
+            Endpoint("POST", key + "/rotate", self.rotate_key),
         ]
 
     async def create(self, exchange: Exchange) -> web.StreamResponse:
@@ -160,7 +161,7 @@ async def _body(exchange: Exchange) -> bytes:
 
 
 def _named(exchange: Exchange, what: str) -> str:
-    return exchange.http.match_info[what]
+    return exchange.named[what]
 
 
 def _page(query: Mapping[str, str]) -> tuple[str, int]:

@@ -114,7 +114,7 @@ class AgentsHandler:
 
 
 def _named(exchange: Exchange) -> str:
-    return exchange.http.match_info["name"]
+    return exchange.named["name"]
 
 
 def _shown(added: AddedAgent) -> dict[str, Any]:

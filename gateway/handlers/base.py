@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
+from aiohttp import HttpVersion11, hdrs, web
+
 from gateway.agents import Preset, apply
 from gateway.catalogue import Catalogue
 from gateway.deadline import asked_timeout
@@ -66,6 +68,8 @@ class Bridge:
         `CallError` for a body that is none, or a model that the key may not use."""
         body = await read_body(exchange, self._max_body_bytes)
         ask = decode(body)
+        if exchange.record is not None:
+            exchange.record.model = ask.model
         if chat:
             self._count_tools(ask.request)
         exchange.identity.demand_model(ask.model)
@@ -112,11 +116,13 @@ class Bridge:
     async def call(
         self, exchange: Exchange, model: str, request: Any, method: Callable[[Worker], Any], *, single: bool
     ) -> RoutedCall:
-        """The call over the model's route; method, single: as in `RoutedCall`. Raises `CallError` for a model nobody
-        has, or a timeout that cannot be."""
+        """The call over the model's route, noted in the request's record; method, single: as in `RoutedCall`. Raises
+        `CallError` for a model nobody has, or a timeout that cannot be."""
         route = await self._resolve(exchange.identity.account, model)
         timeout = asked_timeout(exchange.http.headers, self._max_timeout) or route.timeout or self._timeout
         call = RoutedCall(self._network, route, method, request, timeout, exchange.call_metadata(), single=single)
+        if exchange.record is not None:
+            exchange.record.call, exchange.record.request = call, request
         call.ignored = [quote(name, safe="[]") for name in exchange.ignored[:_MOST_IGNORED]]
         return call
 
@@ -136,6 +142,8 @@ async def read_body(exchange: Exchange, limit: int) -> bytes:
     size = exchange.http.content_length
     if size is not None and size > limit:
         raise too_large(limit)
+    if hdrs.EXPECT in exchange.http.headers:
+        await _expected(exchange.http)
     # Not the request's own `read`, which keeps what it has read: a connection keeps its request until the next one.
     pieces: list[bytes] = []
     taken = 0
@@ -145,3 +153,14 @@ async def read_body(exchange: Exchange, limit: int) -> bytes:
             raise too_large(limit)
         pieces.append(piece)
     return b"".join(pieces)
+
+
+async def _expected(http: web.BaseRequest) -> None:
+    """The client waits for a word before it sends the body (RFC 9110, 10.1.1). Raises `CallError` for another wish."""
+    expects = http.headers[hdrs.EXPECT]
+    if expects.lower() != "100-continue":
+        raise CallError(Reason.INVALID_REQUEST, "The only expectation there is: 100-continue.", param="expect")
+    if http.version >= HttpVersion11:
+        await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # What has been said so is no part of the answer.
+        http.writer.output_size = 0

@@ -17,6 +17,7 @@ from gateway.openai.errors import http_status
 from gateway.openai.request import decode_chat
 from gateway.openai.stream import ChatStreamEncoder
 from gateway.openai.text import TextFold, TextStreamEncoder, decode_text
+from gateway.record import Answer
 from gateway.routed import RoutedCall, ended_early
 from gateway.sse import Pace, SseAnswer
 from gateway.workers import Worker
@@ -38,7 +39,7 @@ class Ask(Protocol):
     def include_usage(self) -> bool: ...
 
 
-class StreamEncoder(Protocol):
+class StreamEncoder(Answer, Protocol):
     """Chunks to events; see `gateway.openai.stream.ChatStreamEncoder`."""
 
     @property
@@ -48,7 +49,7 @@ class StreamEncoder(Protocol):
     def fail(self, error: CallError) -> bytes: ...
 
 
-class Fold(Protocol):
+class Fold(Answer, Protocol):
     """Chunks to the answer in one piece; see `gateway.openai.completion.ChatFold`."""
 
     @property
@@ -82,6 +83,8 @@ class GenerationHandler:
 
     async def create(self, exchange: Exchange) -> web.StreamResponse:
         ask = await self._bridge.ask(exchange, self._dialect.decode, chat=self._dialect is CHAT)
+        if exchange.record is not None:
+            exchange.record.stream = ask.stream
         method = self._dialect.method if ask.stream else self._dialect.whole_method
         call = await self._bridge.call(exchange, ask.model, ask.request, method, single=not ask.stream)
         try:
@@ -96,6 +99,8 @@ class GenerationHandler:
                 response = await call.single()
                 answer = self._dialect.fold()
                 answer.feed(response.chunks)
+                if exchange.record is not None:
+                    exchange.record.answer = answer
                 if answer.whole:
                     return exchange.answer(answer.encode(), extra=await call.headers())
                 error = ended_early()
@@ -106,9 +111,12 @@ class GenerationHandler:
 
     async def _stream(self, exchange: Exchange, ask: Ask, call: RoutedCall) -> web.StreamResponse:
         answer = SseAnswer(exchange, self._pace, call.headers)
-        encoder = self._dialect.encoder(ask.include_usage)
+        record = exchange.record
         try:
             while True:
+                encoder = self._dialect.encoder(ask.include_usage)
+                if record is not None:
+                    record.answer = encoder
                 try:
                     while (response := await call.read()) is not None:
                         if events := encoder.feed(response.chunks):
@@ -124,7 +132,6 @@ class GenerationHandler:
                     log.exception("request_id=%s failed", exchange.id)
                     failure = CallError(Reason.INTERNAL, "The gateway failed.")
                 if not answer.sent and call.move_on(failure):
-                    encoder = self._dialect.encoder(ask.include_usage)
                     continue
                 if not await answer.settled():
                     return exchange.fail(failure, final=call.spent, extra=call.attempt_headers())

@@ -44,7 +44,7 @@ class ModelsHandler:
         return exchange.json({"object": "list", "data": data})
 
     async def retrieve(self, exchange: Exchange) -> web.StreamResponse:
-        name, identity = exchange.http.match_info["id"], exchange.identity
+        name, identity = exchange.named["id"], exchange.identity
         identity.demand_model(name)
         for model in self._added(identity.account):
             if model.id == name:
@@ -105,7 +105,7 @@ class OwnModelsHandler:
         )
 
     async def delete(self, exchange: Exchange) -> web.StreamResponse:
-        name = exchange.http.match_info["id"]
+        name = exchange.named["id"]
         await self._store.remove_model(exchange.identity.account, name)
         await self._directory.catch_up()
         return exchange.json({"id": name, "object": "model", "deleted": True})

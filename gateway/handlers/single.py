@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from gateway.openai.embeddings import decode_embed, encode_embeddings
 from gateway.openai.moderations import decode_moderation, encode_moderation
 from gateway.workers import Worker
 from trestle.errors import CallError
+from trestle.v1 import chat_pb2
 
 
 class Ask(Protocol):
@@ -32,10 +34,11 @@ class Dialect:
     decode: Callable[[bytes], Ask]
     method: Callable[[Worker], Any]
     encode: Callable[[Any, Any], bytes]
+    usage: Callable[[Any], chat_pb2.Usage | None]
 
 
-EMBEDDINGS = Dialect(decode_embed, lambda worker: worker.embed, encode_embeddings)
-MODERATIONS = Dialect(decode_moderation, lambda worker: worker.moderate, encode_moderation)
+EMBEDDINGS = Dialect(decode_embed, attrgetter("embed"), encode_embeddings, attrgetter("usage"))
+MODERATIONS = Dialect(decode_moderation, attrgetter("moderate"), encode_moderation, lambda _: None)
 
 
 class SingleHandler:
@@ -50,6 +53,8 @@ class SingleHandler:
         call = await self._bridge.call(exchange, ask.model, ask.request, self._dialect.method, single=True)
         try:
             response = await call.single()
+            if exchange.record is not None:
+                exchange.record.usage = self._dialect.usage(response)
             return exchange.answer(self._dialect.encode(response, ask), extra=await call.headers())
         except CallError as error:
             return exchange.fail(error, final=call.spent, extra=call.attempt_headers())

@@ -16,6 +16,24 @@ Object = dict[str, Any]
 class ChatFold(AnswerFold):
     """An answer on its way to one piece: fed with chunks, then encoded."""
 
+    @property
+    def chars(self) -> int:
+        """Of what was generated."""
+        return sum(
+            len(choice.text or "")
+            + sum(map(len, choice.pieces))
+            + len(choice.refusal or "")
+            + sum(len(block.text) for block in choice.reasoning)
+            + sum(len(call.name) + len(call.arguments) for call in choice.calls.values())
+            for choice in self.choices.values()
+        )
+
+    @property
+    def finish(self) -> str:
+        """The first choice's finish_reason; empty where it has none."""
+        first = self.choices.get(0)
+        return render.finish_word(first.finish) if first is not None and first.finish is not None else ""
+
     def encode(self) -> bytes:
         """The body of a 200; the answer is whole."""
         self.close()

@@ -25,7 +25,8 @@ _encode = msgspec.json.encode
 class ChatStreamEncoder:
     """One answer's events. Feed it all chunks, held ones too, in order; then `close` after a proper end, or `fail`.
 
-    include_usage: the client asked for a usage chunk. The answer so far: `finished` choices, the last `usage`.
+    include_usage: the client asked for a usage chunk. The answer so far: `finished` choices, the last `usage`, `chars`
+    of what was generated, the first choice's `finish` (empty while there is none).
     """
 
     __slots__ = (
@@ -37,6 +38,8 @@ class ChatStreamEncoder:
         "_suffix",
         "_texts",
         "_thoughts",
+        "chars",
+        "finish",
         "finished",
         "unknown",
         "usage",
@@ -51,6 +54,8 @@ class ChatStreamEncoder:
         self._named: set[tuple[int, int]] = set()  # calls whose first fragment is out
         self._thoughts: dict[int, list[str]] = {}  # by choice: the block of thinking that is being told
         self._blocks: dict[int, int] = {}  # by choice: sealed blocks told
+        self.chars = 0
+        self.finish = ""
         self.finished: set[int] = set()
         self.usage: chat_pb2.Usage | None = None
         self.unknown = 0
@@ -69,7 +74,9 @@ class ChatStreamEncoder:
                     or chunk.choice_extra_json
                     or chunk.answer_extra_json
                 ):
-                    out += (around[0], _encode(chunk.text), around[1])
+                    text = chunk.text
+                    self.chars += len(text)
+                    out += (around[0], _encode(text), around[1])
                     continue
             elif event == "usage":
                 self.usage = chunk.usage
@@ -124,18 +131,22 @@ class ChatStreamEncoder:
         finish = None
         if event == "text":
             delta["content"] = chunk.text
+            self.chars += len(chunk.text)
             if index not in self._texts:
                 self._texts[index] = self._around(index)
         elif event == "finish":
             finish = render.finish_word(chunk.finish)
+            self.finish = self.finish or finish
             self.finished.add(index)
         elif event == "reasoning":
             delta["reasoning_content"] = chunk.reasoning
+            self.chars += len(chunk.reasoning)
             self._thoughts.setdefault(index, []).append(chunk.reasoning)
         elif event == "reasoning_end":
             delta["reasoning_blocks"] = [self._block(index, chunk.reasoning_end)]
         elif event == "refusal":
             delta["refusal"] = chunk.refusal
+            self.chars += len(chunk.refusal)
         elif event == "tool_call":
             self._tool_call(chunk, delta)
         elif event == "audio":
@@ -174,6 +185,7 @@ class ChatStreamEncoder:
 
     def _tool_call(self, chunk: chat_pb2.ChatChunk, delta: Object) -> None:
         call = chunk.tool_call
+        self.chars += len(call.name) + len(call.arguments)
         if call.kind == chat_pb2.TOOL_KIND_LEGACY_FUNCTION:
             function: Object = {"name": call.name} if call.name else {}
             function["arguments"] = call.arguments

@@ -127,6 +127,8 @@ class TextStreamEncoder:
         self._include_usage = include_usage
         self._head: Object = {}
         self._open: set[int] = set()
+        self.chars = 0
+        self.finish = ""
         self.finished: set[int] = set()
         self.usage: chat_pb2.Usage | None = None
 
@@ -161,13 +163,18 @@ class TextStreamEncoder:
 
     def _event(self, chunk: completion_pb2.CompletionChunk, event: str | None) -> bytes:
         self._open.add(chunk.choice)
+        finish = None
         if event == "finish":
+            finish = _finish_word(chunk.finish)
+            self.finish = self.finish or finish
             self.finished.add(chunk.choice)
+        text = chunk.text
+        self.chars += len(text)
         choice: Object = {
-            "text": chunk.text,
+            "text": text,
             "index": chunk.choice,
             "logprobs": Raw(chunk.logprobs_json) if chunk.logprobs_json else None,
-            "finish_reason": _finish_word(chunk.finish) if event == "finish" else None,
+            "finish_reason": finish,
         }
         answer: Object = {**self._head, "choices": [render.extend(choice, chunk.choice_extra_json)]}
         if self._include_usage:
@@ -217,6 +224,17 @@ class TextFold:
     def whole(self) -> bool:
         """Whether it began and every choice has its finish."""
         return bool(self._head and self._choices) and all(c.finish is not None for c in self._choices.values())
+
+    @property
+    def chars(self) -> int:
+        """Of what was generated."""
+        return sum(len(text) for choice in self._choices.values() for text in choice.texts)
+
+    @property
+    def finish(self) -> str:
+        """The first choice's finish_reason; empty where it has none."""
+        first = self._choices.get(0)
+        return first.finish or "" if first is not None else ""
 
     def encode(self) -> bytes:
         """The body of a 200; the answer is whole."""

@@ -21,7 +21,8 @@ class Operation:
     """id: operationId. request: the name of the body's schema and the type it is decoded into; None: no body. answer:
     the schema of a 200, by its name. stream: the schema of a stream's events, where the request may ask for one.
     others: statuses with another answer than an error. errors: statuses of the error object. scope: what the caller's
-    key must be good for; empty: nothing in particular."""
+    key must be good for; empty: nothing in particular. kind: what a request is called where requests are recorded
+    (OpenTelemetry's `gen_ai.operation.name`); empty: they are not."""
 
     id: str
     summary: str
@@ -31,6 +32,7 @@ class Operation:
     stream: str | None = None
     others: Mapping[int, str] = field(default_factory=dict)
     scope: str = ""
+    kind: str = ""
 
 
 _ALWAYS: Final = frozenset({400, 500})
@@ -43,6 +45,7 @@ CHAT: Final = Operation(
     ("CreateChatCompletionRequest", wire.Body),
     "ChatCompletionChunk",
     scope=identity.CHAT,
+    kind="chat",
 )
 COMPLETION: Final = Operation(
     "createCompletion",
@@ -52,6 +55,7 @@ COMPLETION: Final = Operation(
     ("CreateCompletionRequest", text.Body),
     "TextCompletion",
     scope=identity.CHAT,
+    kind="text_completion",
 )
 EMBEDDINGS: Final = Operation(
     "createEmbedding",
@@ -60,6 +64,7 @@ EMBEDDINGS: Final = Operation(
     STATUSES,
     ("CreateEmbeddingRequest", embeddings.Body),
     scope=identity.EMBEDDINGS,
+    kind="embeddings",
 )
 MODERATION: Final = Operation(
     "createModeration",
@@ -68,6 +73,7 @@ MODERATION: Final = Operation(
     STATUSES,
     ("CreateModerationRequest", moderations.Body),
     scope=identity.CHAT,
+    kind="moderation",
 )
 LIST_MODELS: Final = Operation("listModels", "The models there are to ask for.", "Models", _ALWAYS)
 RETRIEVE_MODEL: Final = Operation(

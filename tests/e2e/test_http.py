@@ -40,6 +40,32 @@ class TestPaths:
         assert (answer.status, error["type"], error["code"]) == (405, "invalid_request_error", "method_not_allowed")
         assert answer.headers["allow"] == "POST"
 
+    async def test_a_client_that_waits_before_it_sends_its_body(
+        self, chain: Chain, first: ScriptedUpstream
+    ) -> None:
+        first.will(Reply.json(completion()))
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: 100-continue\r\n"
+        reader, writer = await asyncio.open_connection(*chain.gateway.address.split(":"))
+        async with asyncio.timeout(PATIENCE):
+            writer.write(f"{head}content-length: {len(REQUEST)}\r\n\r\n".encode())
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(REQUEST)
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.count(b"HTTP/1.1") == 1
+
+    async def test_a_client_whose_body_is_not_wanted_is_not_told_to_send_it(self, chain: Chain) -> None:
+        reader, writer = await asyncio.open_connection(*chain.gateway.address.split(":"))
+        async with asyncio.timeout(PATIENCE):
+            writer.write(b"POST /v1/nowhere HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 404")
+        writer.close()
+
+    async def test_another_expectation(self, client: Client) -> None:
+        answer = await client.ask("POST", "/v1/chat/completions", REQUEST, expect="miracles")
+        assert (answer.status, answer.error()["param"]) == (400, "expect")
+
     async def test_what_is_not_http(self, chain: Chain) -> None:
         host, port = chain.gateway.address.split(":")
         reader, writer = await asyncio.open_connection(host, int(port))

@@ -9,7 +9,10 @@ import pytest
 from aiohttp import web
 
 from gateway.auth import Keyring
-from gateway.exchange import Edge, Exchange
+from gateway.edge import Edge
+from gateway.endpoints import Endpoint, Table
+from gateway.exchange import Exchange
+from gateway.listener import Listener
 from gateway.settings import CorsSettings
 
 
@@ -27,17 +30,12 @@ async def test_a_client_that_is_gone_is_no_failure_of_ours(caplog: pytest.LogCap
         await answer.write(b"again")
         return answer
 
-    edge = Edge(Keyring(None), CorsSettings())
-    app = web.Application()
-    app.router.add_get("/", edge.guarded(handler))
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
+    edge = Edge(Table([Endpoint("GET", "/", handler)]), Keyring(None), CorsSettings())
+    listener = Listener(edge.answer, 8192, 1.0)
+    address = await listener.listen("listen", "127.0.0.1:0")
     with caplog.at_level(logging.WARNING):
-        async with aiohttp.ClientSession() as session, session.get(f"http://{host}:{port}/") as response:
+        async with aiohttp.ClientSession() as session, session.get(f"http://{address}/") as response:
             with pytest.raises(aiohttp.ClientPayloadError):
                 await response.read()
-        await runner.cleanup()
+        await listener.close()
     assert caplog.records == []

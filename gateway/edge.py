@@ -1,0 +1,127 @@
+"""Stands around every endpoint: from one of aiohttp's requests to the endpoint that answers it, and from what is raised
+there to an answer. Keys are asked for here, and requests counted and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+
+from aiohttp import hdrs, web
+
+from gateway.auth import Keyring
+from gateway.cors import Cors
+from gateway.endpoints import Methods, Table
+from gateway.exchange import Exchange
+from gateway.identity import MANAGE, NOBODY
+from gateway.record import Observer, Record
+from gateway.settings import CorsSettings
+from trestle.errors import CallError, Reason
+
+log = logging.getLogger("gateway")
+
+
+class Edge:
+    """Nothing leaves `answer` but an answer, or the cancellation of a request whose client is gone.
+
+    max_requests: how many are served at once, of those that need a key. observers: told of the endpoints' requests that
+    are recorded. stopping: once true, every answer asks its connection to close.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        keyring: Keyring,
+        cors: CorsSettings,
+        max_requests: int = sys.maxsize,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.stopping = False
+        self._table = table
+        self._places = max_requests
+        self._keyring = keyring
+        self._cors = Cors(cors)
+        self._observers = observers
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to one request."""
+        shared = self._cors.headers(request.headers)
+        if self.stopping:
+            shared["connection"] = "close"
+        exchange = Exchange(request, shared)
+        try:
+            exchange.take_id()
+            # yarl's path differs from the one sent where that was escaped without need, or came with a host.
+            methods, exchange.named = self._table.at(request.raw_path)
+            if not methods:
+                methods, exchange.named = self._table.at(request.rel_url.raw_path)
+            endpoint = methods.get(request.method)
+            if endpoint is None:
+                return self._unmatched(exchange, methods)
+            if not endpoint.guarded:
+                return await endpoint.handler(exchange)
+            await self._identify(exchange, endpoint.scope)
+            self._places -= 1
+            try:
+                if endpoint.kind:
+                    self._begin(exchange, endpoint.kind)
+                return await endpoint.handler(exchange)
+            finally:
+                self._places += 1
+        except CallError as error:
+            return exchange.fail(error)
+        except (asyncio.CancelledError, ConnectionError) as error:
+            if exchange.record is not None:
+                exchange.record.cancelled = True
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            # The client is gone, and nobody is left to answer: what is returned is not sent, and aiohttp, which
+            # takes whatever is raised for a failure of ours, has nothing to log.
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=499)
+        except Exception:
+            log.exception("request_id=%s %s %s failed", exchange.id, request.method, request.path)
+            return exchange.fail(CallError(Reason.INTERNAL, "The gateway failed."))
+        finally:
+            if exchange.record is not None:
+                self._end(exchange.record)
+
+    async def _identify(self, exchange: Exchange, scope: str) -> None:
+        """Raises `CallError` for who may not come in, or not now."""
+        given = exchange.http.headers
+        identity = await self._keyring.admit(given.get(hdrs.AUTHORIZATION), given.get("x-api-key"))
+        exchange.identity = identity
+        if scope:
+            identity.demand(scope)
+        if scope == MANAGE and identity is NOBODY and hdrs.ORIGIN in given:
+            # Any page that a browser here has open could send it; what is managed stays.
+            raise CallError(Reason.PERMISSION_DENIED, "A page in a browser needs an API key for this.")
+        if not self._places:
+            raise CallError(
+                Reason.OVERLOADED,
+                "The gateway serves as many requests as it may; try again shortly.",
+                code="overloaded",
+                retry_after=1.0,
+            )
+
+    def _begin(self, exchange: Exchange, kind: str) -> None:
+        record = exchange.record = Record(exchange, kind)
+        for observer in self._observers:
+            observer.began(record)
+
+    def _end(self, record: Record) -> None:
+        record.end()
+        for observer in self._observers:
+            observer.ended(record)
+
+    def _unmatched(self, exchange: Exchange, methods: Methods) -> web.Response:
+        """Answers what no endpoint is there for: preflights, wrong paths and methods."""
+        asked = exchange.http.headers
+        if exchange.http.method != hdrs.METH_OPTIONS or "access-control-request-method" not in asked:
+            return exchange.refuse_path(methods)
+        headers = exchange.headers()
+        if "access-control-allow-origin" in headers:
+            headers.update(self._cors.preflight(asked, methods))
+        return web.Response(status=204, headers=headers)
