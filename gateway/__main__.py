@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from gateway.app import serve
+from gateway.process import serve
 from gateway.settings import GatewaySettings, admin_keys, check, configured_keys, only_workers
 from trestle.config import ConfigError, load
 
@@ -36,12 +36,7 @@ def main() -> int:
     if options.config is None:
         parser.error("--config is needed")
     try:
-        settings = load(options.config, "gateway", GatewaySettings)
-        if options.listen:
-            settings = msgspec.structs.replace(settings, listen=options.listen)
-        if options.workers is not None:
-            settings = only_workers(settings, [name for name in options.workers.split(",") if name])
-        check(settings)
+        settings = _read(options)
         if options.check:
             configured_keys(settings)
             if settings.admin is not None:
@@ -55,11 +50,22 @@ def main() -> int:
         logging.basicConfig(
             level=settings.log_level.upper(), format="%(asctime)s %(levelname)s gateway: %(message)s"
         )
-        uvloop.run(serve(settings))
+        uvloop.run(serve(settings, options.config, lambda: _read(options)))
     except ConfigError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _read(options: argparse.Namespace) -> GatewaySettings:
+    """The settings as the file and the command's options say. Raises `ConfigError`."""
+    settings = load(options.config, "gateway", GatewaySettings)
+    if options.listen:
+        settings = msgspec.structs.replace(settings, listen=options.listen)
+    if options.workers is not None:
+        settings = only_workers(settings, [name for name in options.workers.split(",") if name])
+    check(settings)
+    return settings
 
 
 if __name__ == "__main__":

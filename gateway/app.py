@@ -1,19 +1,17 @@
-"""The gateway's process: settings to a serving HTTP edge, and its end. The only file that knows every part."""
+"""The gateway put together: settings to an edge. The only file that knows every part."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.auth import Keyring
 from gateway.breaker import Breakers
 from gateway.catalogue import Catalogue
-from gateway.edge import Edge
+from gateway.edge import Edge, Places
 from gateway.endpoints import Endpoint, Handler, Table
 from gateway.handlers.agents import AgentsHandler
 from gateway.handlers.base import Bridge
@@ -22,20 +20,24 @@ from gateway.handlers.health import HealthHandler
 from gateway.handlers.models import ModelsHandler, OwnModelsHandler
 from gateway.handlers.openapi import OpenApiHandler
 from gateway.handlers.single import EMBEDDINGS, MODERATIONS, SingleHandler
-from gateway.listener import Listener
 from gateway.namespace import NOTHING_ADDED, Namespace
 from gateway.openapi import Operation, operations
 from gateway.routed import Network
 from gateway.routing import Router
-from gateway.settings import AdminSettings, CorsSettings, GatewaySettings, admin_keys, configured_keys, endpoints
+from gateway.settings import (
+    AdminSettings,
+    BreakerSettings,
+    CorsSettings,
+    GatewaySettings,
+    admin_keys,
+    configured_keys,
+    endpoints,
+)
 from gateway.sse import Pace
 from gateway.workers import Worker
-from trestle import memory
 
 if TYPE_CHECKING:
     from gateway.accounts import Accounts
-
-log = logging.getLogger("gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +58,50 @@ class Published:
             yield Endpoint(self.method, prefix + self.path, self.handler, about.scope, self.guarded, about.kind)
 
 
-async def serve(settings: GatewaySettings) -> None:
-    """Serves until SIGTERM or SIGINT, then lets open answers finish. Raises `ConfigError` when it cannot."""
-    accounts = await _accounts(settings)
-    try:
-        await _serve(settings, accounts)
-    finally:
-        if accounts is not None:
-            await accounts.close()
+class Parts:
+    """What outlives a reading of the configuration. accounts: None where there is no database. places: how many
+    requests are served, and may be."""
+
+    def __init__(self, accounts: Accounts | None) -> None:
+        self.accounts = accounts
+        self.places = Places()
+        self._breakers: tuple[BreakerSettings, Breakers] | None = None
+
+    def breakers(self, settings: BreakerSettings) -> Breakers:
+        """The same ones for as long as the settings are the same."""
+        if self._breakers is None or self._breakers[0] != settings:
+            self._breakers = settings, Breakers(settings, time.monotonic)
+        return self._breakers[1]
 
 
-async def _serve(settings: GatewaySettings, accounts: Accounts | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Deck:
+    """What one reading of the configuration makes: the edge and what stands behind it."""
+
+    settings: GatewaySettings
+    edge: Edge
+    health: HealthHandler
+    workers: Mapping[str, Worker]
+    router: Router
+    catalogue: Catalogue
+
+    def stop(self) -> None:
+        """It goes on serving, and says to everybody that it is about to end."""
+        self.health.stopping = self.edge.stopping = True
+
+
+def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None) -> Deck:
+    """before: the deck that this one will take the place of; it keeps working, and what need not change is shared with
+    it. Make it inside a running loop. Raises `ConfigError`."""
+    accounts = parts.accounts
     keyring = Keyring(
         configured_keys(settings) if settings.auth == "keys" else None,
         None if accounts is None else accounts.directory,
     )
-    workers = {
-        name: Worker(name, endpoint, settings.max_message_bytes) for name, endpoint in endpoints(settings).items()
-    }
+    workers = _workers(settings, before)
     router = Router(settings.models, workers)
+    if before is not None:
+        router.take_over(before.router, [name for name in workers if workers[name] is before.workers.get(name)])
     catalogue = Catalogue(workers, router, settings.catalogue_interval)
     health = HealthHandler(workers)
     namespaces = _no_namespace if accounts is None else accounts.directory.namespace
@@ -82,7 +109,7 @@ async def _serve(settings: GatewaySettings, accounts: Accounts | None) -> None:
     bridge = Bridge(
         catalogue,
         namespaces,
-        Network(workers, Breakers(settings.breaker, time.monotonic)),
+        Network(workers, parts.breakers(settings.breaker)),
         timeout=settings.timeout,
         max_timeout=settings.max_timeout,
         max_body_bytes=settings.max_body_bytes,
@@ -106,48 +133,24 @@ async def _serve(settings: GatewaySettings, accounts: Accounts | None) -> None:
         Published("GET", "/openapi.json", description.describe, operations.DESCRIBE, versioned=False, guarded=False)
     )
     table = Table(endpoint for each in published for endpoint in each.endpoints())
-    edge = Edge(table, keyring, settings.cors, settings.max_requests)
-
-    # Before anybody is told that it serves, and so may ask it to end.
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    admin = None
-    if accounts is not None and settings.admin is not None:
-        admin = _listener(_admin(settings.admin, accounts), settings)
-        admin_address = await admin.listen("gateway.admin.listen", settings.admin.listen)
-    public = _listener(edge, settings)
-    address = await public.listen("gateway.listen", settings.listen, reuse_port=settings.reuse_port)
-    watching = [asyncio.create_task(catalogue.run())]
-    if accounts is not None:
-        watching.append(asyncio.create_task(accounts.directory.run()))
-    print(f"listening on {address}", flush=True)
-    if admin is not None:
-        print(f"admin API listening on {admin_address}", flush=True)
-    memory.settle()
-    await stop.wait()
-    health.stopping = edge.stopping = True
-    if settings.drain_delay:
-        log.info("stopping: not ready any more, new requests for %g seconds", settings.drain_delay)
-        await asyncio.sleep(settings.drain_delay)
-    log.info("stopping: no new requests, open ones have %g seconds", settings.drain_timeout)
-    if accounts is not None:
-        await accounts.directory.pause()
-    for task in watching:
-        task.cancel()
-    for listener in (public, admin):
-        if listener is not None:
-            await listener.close()
-    for worker in workers.values():
-        await worker.close()
+    parts.places.most = settings.max_requests
+    edge = Edge(table, keyring, settings.cors, parts.places)
+    return Deck(settings, edge, health, workers, router, catalogue)
 
 
-def _listener(edge: Edge, settings: GatewaySettings) -> Listener:
-    return Listener(edge.answer, settings.max_header_bytes, settings.drain_timeout)
+def _workers(settings: GatewaySettings, before: Deck | None) -> Mapping[str, Worker]:
+    """One of the deck before is used again where it would be made of the same."""
+    workers: dict[str, Worker] = {}
+    for name, endpoint in endpoints(settings).items():
+        old = None if before is None else before.workers.get(name)
+        if old is not None and old.made_of == (endpoint, settings.max_message_bytes):
+            workers[name] = old
+        else:
+            workers[name] = Worker(name, endpoint, settings.max_message_bytes)
+    return workers
 
 
-async def _accounts(settings: GatewaySettings) -> Accounts | None:
+async def open_accounts(settings: GatewaySettings) -> Accounts | None:
     """Where a database is configured; what it needs is not even imported where none is. Raises `ConfigError`."""
     if not settings.database:
         return None
@@ -178,9 +181,9 @@ def _managed(accounts: Accounts, workers: Collection[str]) -> list[Published]:
     ]
 
 
-def _admin(settings: AdminSettings, accounts: Accounts) -> Edge:
+def admin_edge(settings: AdminSettings, accounts: Accounts) -> Edge:
     """The API for accounts and keys, and nothing else."""
     from gateway.handlers.accounts import AccountsHandler  # noqa: PLC0415
 
     table = Table(AccountsHandler(accounts.accounts, accounts.directory).endpoints())
-    return Edge(table, Keyring(admin_keys(settings)), CorsSettings())
+    return Edge(table, Keyring(admin_keys(settings)), CorsSettings(), Places())

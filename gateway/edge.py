@@ -22,11 +22,21 @@ from trestle.errors import CallError, Reason
 log = logging.getLogger("gateway")
 
 
+class Places:
+    """How many requests are served at once, of those that need a key: taken now, and at most."""
+
+    __slots__ = ("most", "taken")
+
+    def __init__(self, most: int = sys.maxsize) -> None:
+        self.most = most
+        self.taken = 0
+
+
 class Edge:
     """Nothing leaves `answer` but an answer, or the cancellation of a request whose client is gone.
 
-    max_requests: how many are served at once, of those that need a key. observers: told of the endpoints' requests that
-    are recorded. stopping: once true, every answer asks its connection to close.
+    places: shared with who else serves in this process. observers: told of the endpoints' requests that are recorded.
+    stopping: once true, every answer asks its connection to close.
     """
 
     def __init__(
@@ -34,12 +44,14 @@ class Edge:
         table: Table,
         keyring: Keyring,
         cors: CorsSettings,
-        max_requests: int = sys.maxsize,
+        places: Places,
         observers: Sequence[Observer] = (),
     ) -> None:
         self.stopping = False
+        self._open = 0
+        self._emptied: asyncio.Event | None = None
         self._table = table
-        self._places = max_requests
+        self._places = places
         self._keyring = keyring
         self._cors = Cors(cors)
         self._observers = observers
@@ -50,6 +62,7 @@ class Edge:
         if self.stopping:
             shared["connection"] = "close"
         exchange = Exchange(request, shared)
+        self._open += 1
         try:
             exchange.take_id()
             # yarl's path differs from the one sent where that was escaped without need, or came with a host.
@@ -62,13 +75,13 @@ class Edge:
             if not endpoint.guarded:
                 return await endpoint.handler(exchange)
             await self._identify(exchange, endpoint.scope)
-            self._places -= 1
+            self._places.taken += 1
             try:
                 if endpoint.kind:
                     self._begin(exchange, endpoint.kind)
                 return await endpoint.handler(exchange)
             finally:
-                self._places += 1
+                self._places.taken -= 1
         except CallError as error:
             return exchange.fail(error)
         except (asyncio.CancelledError, ConnectionError) as error:
@@ -85,8 +98,17 @@ class Edge:
             log.exception("request_id=%s %s %s failed", exchange.id, request.method, request.path)
             return exchange.fail(CallError(Reason.INTERNAL, "The gateway failed."))
         finally:
+            self._open -= 1
+            if self._emptied is not None and not self._open:
+                self._emptied.set()
             if exchange.record is not None:
                 self._end(exchange.record)
+
+    async def emptied(self) -> None:
+        """Returns once nobody is being answered here; for who sends nobody here any more."""
+        if self._open:
+            self._emptied = asyncio.Event()
+            await self._emptied.wait()
 
     async def _identify(self, exchange: Exchange, scope: str) -> None:
         """Raises `CallError` for who may not come in, or not now."""
@@ -98,7 +120,7 @@ class Edge:
         if scope == MANAGE and identity is NOBODY and hdrs.ORIGIN in given:
             # Any page that a browser here has open could send it; what is managed stays.
             raise CallError(Reason.PERMISSION_DENIED, "A page in a browser needs an API key for this.")
-        if not self._places:
+        if self._places.taken >= self._places.most:
             raise CallError(
                 Reason.OVERLOADED,
                 "The gateway serves as many requests as it may; try again shortly.",

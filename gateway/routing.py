@@ -64,6 +64,12 @@ class Router:
         self._catalogue: dict[str, Route] = {}
         self._warned: set[tuple[str, str]] = set()
 
+    def take_over(self, other: Router, workers: Iterable[str]) -> None:
+        """Takes what another router knows of these workers."""
+        for worker in workers:
+            if other.knows(worker):
+                self.update(worker, other._lists[worker].values())
+
     @property
     def unlisted(self) -> tuple[str, ...]:
         """Workers whose models belong to the catalogue and have not been heard of yet."""

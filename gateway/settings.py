@@ -24,6 +24,8 @@ _ABOVE_ZERO: Final = (
     "max_message_bytes",
     "catalogue_interval",
 )
+NEEDS_RESTART: Final = ("listen", "reuse_port", "max_header_bytes", "database", "admin", "directory")
+"""Keys of which a new value counts only from the next start."""
 LOOPBACK: Final = ("127.", "localhost:", "[::1]:")
 Seconds = Annotated[float, Meta(ge=0)]
 

@@ -29,10 +29,11 @@ def call_error(error: grpc.aio.AioRpcError) -> CallError:
 
 
 class Worker:
-    """One worker's channel, and the room there is for calls to it."""
+    """One worker's channel, and the room there is for calls to it. made_of: the settings that it is made of."""
 
     def __init__(self, name: str, endpoint: WorkerEndpoint, max_message_bytes: int) -> None:
         self.name = name
+        self.made_of = (endpoint, max_message_bytes)
         self._capacity = (
             Capacity(f"The worker {name}", endpoint.max_calls, endpoint.queue, endpoint.queue_timeout)
             if endpoint.max_calls

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from gateway.auth import Keyring
-from gateway.edge import Edge
+from gateway.edge import Edge, Places
 from gateway.endpoints import Endpoint, Table
 from gateway.exchange import Exchange
 from gateway.listener import Listener
@@ -30,7 +30,7 @@ async def test_a_client_that_is_gone_is_no_failure_of_ours(caplog: pytest.LogCap
         await answer.write(b"again")
         return answer
 
-    edge = Edge(Table([Endpoint("GET", "/", handler)]), Keyring(None), CorsSettings())
+    edge = Edge(Table([Endpoint("GET", "/", handler)]), Keyring(None), CorsSettings(), Places())
     listener = Listener(edge.answer, 8192, 1.0)
     address = await listener.listen("listen", "127.0.0.1:0")
     with caplog.at_level(logging.WARNING):

@@ -65,7 +65,7 @@ async def start(
     file.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *command, "--config", str(file), "--listen", listen),
+            *(*run(*command), "--config", str(file), "--listen", listen),
             cwd=ROOT,
             env={**os.environ, **(environment or {})},
             stdout=asyncio.subprocess.PIPE,
@@ -80,6 +80,11 @@ async def start(
         await process.wait()
         raise AssertionError(f"{name} did not start: {line}{log.read_text(encoding='utf-8', errors='replace')}")
     return Service(name, process, line.removeprefix(_LISTENING).strip(), log)
+
+
+def run(*command: str) -> tuple[str, ...]:
+    """How `python -m COMMAND` is run here."""
+    return (sys.executable, "-m", *command)
 
 
 @asynccontextmanager

@@ -1,0 +1,158 @@
+"""The gateway's process: its start, the configuration read anew while it serves, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+from msgspec import structs
+
+from gateway.app import Deck, Parts, admin_edge, assemble, open_accounts
+from gateway.listener import Listener
+from gateway.settings import NEEDS_RESTART, GatewaySettings, check
+from gateway.workers import Worker
+from trestle import memory
+from trestle.config import ConfigError
+from trestle.watch import Watch
+
+log = logging.getLogger("gateway")
+# What workers that are new may take to list their models before the deck that knows them serves.
+_ACQUAINTANCE: Final = 2.0
+
+
+async def serve(settings: GatewaySettings, path: Path, read: Callable[[], GatewaySettings]) -> None:
+    """Serves until SIGTERM or SIGINT, then lets open answers finish. path: of the file that `read` gives the settings
+    of, anew when it changes. Raises `ConfigError` when it cannot."""
+    watch = Watch(path)
+    accounts = await open_accounts(settings)
+    try:
+        await Process(settings, Parts(accounts), read).run(watch)
+    finally:
+        if accounts is not None:
+            await accounts.close()
+
+
+class Process:
+    """Serves from a deck, and from another one when the configuration has changed: what was begun on the old deck ends
+    there. refused: whether the last reading was; what counts then is the one before."""
+
+    def __init__(self, settings: GatewaySettings, parts: Parts, read: Callable[[], GatewaySettings]) -> None:
+        self.refused = False
+        self._parts = parts
+        self._read = read
+        self._deck = assemble(settings, parts)
+        self._stop = asyncio.Event()
+        self._listing: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def run(self, watch: Watch) -> None:
+        """Until SIGTERM or SIGINT."""
+        # Before anybody is told that it serves, and so may ask it to end.
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        settings, accounts = self._deck.settings, self._parts.accounts
+        listeners = []
+        admin_address = ""
+        if accounts is not None and settings.admin is not None:
+            listeners.append(_listener(admin_edge(settings.admin, accounts).answer, settings))
+            admin_address = await listeners[-1].listen("gateway.admin.listen", settings.admin.listen)
+        listeners.append(_listener(self._answer, settings))
+        address = await listeners[-1].listen("gateway.listen", settings.listen, reuse_port=settings.reuse_port)
+        self._listing = asyncio.create_task(self._deck.catalogue.run())
+        watching = [asyncio.create_task(self._follow(watch))]
+        if accounts is not None:
+            watching.append(asyncio.create_task(accounts.directory.run()))
+        print(f"listening on {address}", flush=True)
+        if admin_address:
+            print(f"admin API listening on {admin_address}", flush=True)
+        memory.settle()
+        await self._stop.wait()
+        await self._drain(listeners, watching)
+
+    def _answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        return self._deck.edge.answer(request)
+
+    async def _drain(self, listeners: list[Listener], watching: list[asyncio.Task[None]]) -> None:
+        settings, accounts = self._deck.settings, self._parts.accounts
+        self._deck.stop()
+        if settings.drain_delay:
+            log.info("stopping: not ready any more, new requests for %g seconds", settings.drain_delay)
+            await asyncio.sleep(settings.drain_delay)
+        log.info("stopping: no new requests, open ones have %g seconds", settings.drain_timeout)
+        if accounts is not None:
+            await accounts.directory.pause()
+        for task in (*watching, self._listing):
+            if task is not None:
+                task.cancel()
+        for listener in reversed(listeners):
+            await listener.close()
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        for worker in self._deck.workers.values():
+            await worker.close()
+
+    async def _follow(self, watch: Watch) -> None:
+        while True:
+            await watch.changed()
+            try:
+                await self._change_over()
+            except ConfigError as error:
+                self.refused = True
+                log.error("the new configuration is refused, the old one stays: %s", error)
+            else:
+                self.refused = False
+                log.info("the configuration has been read anew")
+
+    async def _change_over(self) -> None:
+        """Raises `ConfigError`; then nothing has changed."""
+        before = self._deck
+        deck = assemble(_as_far_as_now(self._read(), before.settings), self._parts, before)
+        try:
+            async with asyncio.timeout(_ACQUAINTANCE):
+                await deck.catalogue.ask(deck.router.unlisted)
+        except TimeoutError:
+            log.info("not every new worker has listed its models yet")
+        if self._stop.is_set():
+            return
+        self._deck = deck
+        logging.getLogger().setLevel(deck.settings.log_level.upper())
+        if self._listing is not None:
+            self._listing.cancel()
+        self._listing = asyncio.create_task(deck.catalogue.run())
+        kept = set(deck.workers.values())
+        task = asyncio.create_task(_retire(before, [each for each in before.workers.values() if each not in kept]))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+
+async def _retire(deck: Deck, workers: list[Worker]) -> None:
+    """Closes the workers once nobody is served from the deck any more."""
+    try:
+        await deck.edge.emptied()
+    finally:
+        for worker in workers:
+            await worker.close()
+
+
+def _as_far_as_now(new: GatewaySettings, old: GatewaySettings) -> GatewaySettings:
+    """The new settings, but for what needs a restart. Raises `ConfigError` where the two do not go together."""
+    later = [name for name in NEEDS_RESTART if getattr(new, name) != getattr(old, name)]
+    if not later:
+        return new
+    log.warning("gateway.%s: the new value counts from the next start", ", gateway.".join(later))
+    settled = structs.replace(new, **{name: getattr(old, name) for name in later})
+    check(settled)
+    return settled
+
+
+def _listener(
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], settings: GatewaySettings
+) -> Listener:
+    return Listener(answer, settings.max_header_bytes, settings.drain_timeout)

@@ -1,0 +1,45 @@
+"""Tells when a service should read its configuration again: on SIGHUP, or when the file is another one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Final
+
+_INTERVAL: Final = 1.0
+
+
+class Watch:
+    """One file. Make it before the file is read, inside a running loop.
+
+    A file is another one when it was written, or replaced, or a link on the way to it leads elsewhere (so does
+    Kubernetes change what it mounts from a ConfigMap); one that is gone for a moment is waited for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = self._look()
+        self._asked = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked.set)
+
+    async def changed(self) -> None:
+        """Returns when there is reason to read the file."""
+        while True:
+            try:
+                async with asyncio.timeout(_INTERVAL):
+                    await self._asked.wait()
+            except TimeoutError:
+                pass
+            found = self._look()
+            if self._asked.is_set() or found not in (None, self._known):
+                self._asked.clear()
+                self._known = found
+                return
+
+    def _look(self) -> tuple[int, int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
