@@ -16,6 +16,7 @@ GENERATED := build/proto
 
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
+SERVICES := proto/trestle/v1/worker_service.proto proto/trestle/v1/session_service.proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto \
   --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc
 RUN := $(VENV)/run.stamp
@@ -99,7 +100,7 @@ LOCK = CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --u
 # $(call generate,DIRECTORY): the contract's Python, types beside it; the service's stubs for its file alone.
 define generate
 $(PROTOC) --python_out=$(1) --mypy_out=quiet:$(1) proto/trestle/v1/*.proto && \
-$(PROTOC) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) proto/trestle/v1/worker_service.proto
+$(PROTOC) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(SERVICES)
 endef
 
 # A stamp is written last: an installation that was cut short is made again.

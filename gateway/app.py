@@ -19,11 +19,13 @@ from gateway.handlers.generation import CHAT, TEXT, GenerationHandler
 from gateway.handlers.health import HealthHandler
 from gateway.handlers.models import ModelsHandler, OwnModelsHandler
 from gateway.handlers.openapi import OpenApiHandler
+from gateway.handlers.sessions import SessionsHandler
 from gateway.handlers.single import EMBEDDINGS, MODERATIONS, SingleHandler
 from gateway.namespace import NOTHING_ADDED, Namespace
 from gateway.openapi import Operation, operations
 from gateway.routed import Network
 from gateway.routing import Router
+from gateway.sessions import Sessions
 from gateway.settings import (
     AdminSettings,
     BreakerSettings,
@@ -59,11 +61,12 @@ class Published:
 
 
 class Parts:
-    """What outlives a reading of the configuration. accounts: None where there is no database. places: how many
-    requests are served, and may be."""
+    """What outlives a reading of the configuration. accounts: None where there is no database. sessions: what
+    happens in them. places: how many requests are served, and may be."""
 
-    def __init__(self, accounts: Accounts | None) -> None:
+    def __init__(self, accounts: Accounts | None, sessions: Sessions) -> None:
         self.accounts = accounts
+        self.sessions = sessions
         self.places = Places()
         self._breakers: tuple[BreakerSettings, Breakers] | None = None
 
@@ -79,6 +82,7 @@ class Deck:
     """What one reading of the configuration makes: the edge and what stands behind it."""
 
     settings: GatewaySettings
+    keyring: Keyring
     edge: Edge
     health: HealthHandler
     workers: Mapping[str, Worker]
@@ -110,12 +114,14 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
         catalogue,
         namespaces,
         Network(workers, parts.breakers(settings.breaker)),
+        parts.sessions,
         timeout=settings.timeout,
         max_timeout=settings.max_timeout,
         max_body_bytes=settings.max_body_bytes,
         max_tools=settings.max_tools,
     )
     pace = Pace(settings.keep_alive_interval, settings.stall_timeout)
+    sessions = SessionsHandler(parts.sessions, pace)
     published = [
         Published("POST", "/chat/completions", GenerationHandler(CHAT, bridge, pace).create, operations.CHAT),
         Published("POST", "/completions", GenerationHandler(TEXT, bridge, pace).create, operations.COMPLETION),
@@ -123,6 +129,7 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
         Published("POST", "/moderations", SingleHandler(MODERATIONS, bridge).create, operations.MODERATION),
         Published("GET", "/models", models.list, operations.LIST_MODELS),
         Published("GET", "/models/{id:.+}", models.retrieve, operations.RETRIEVE_MODEL),
+        Published("GET", "/sessions/{id}/events", sessions.events, operations.SESSION_EVENTS),
         Published("GET", "/healthz", health.live, operations.LIVE, versioned=False, guarded=False),
         Published("GET", "/readyz", health.ready, operations.READY, versioned=False, guarded=False),
     ]
@@ -135,7 +142,7 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
     table = Table(endpoint for each in published for endpoint in each.endpoints())
     parts.places.most = settings.max_requests
     edge = Edge(table, keyring, settings.cors, parts.places)
-    return Deck(settings, edge, health, workers, router, catalogue)
+    return Deck(settings, keyring, edge, health, workers, router, catalogue)
 
 
 def _workers(settings: GatewaySettings, before: Deck | None) -> Mapping[str, Worker]:

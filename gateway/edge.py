@@ -135,6 +135,8 @@ class Edge:
 
     def _end(self, record: Record) -> None:
         record.end()
+        if record.watch is not None:
+            record.watch.end(record)
         for observer in self._observers:
             observer.ended(record)
 

@@ -45,7 +45,7 @@ class Exchange:
 
     def take_id(self) -> None:
         """Takes the caller's id, if there is one. Raises `CallError` for one that is none."""
-        given = self._token("x-request-id")
+        given = self.token("x-request-id")
         if given is not None:
             self.id = given
 
@@ -61,14 +61,12 @@ class Exchange:
 
     def call_metadata(self) -> Metadata:
         """What travels to the worker beside the request. Raises `CallError` for an id that is none."""
-        given = self.http.headers
         metadata = [("x-request-id", self.id)]
         if self.identity.account != DEFAULT_ACCOUNT:
             metadata.append(("x-account-id", self.identity.account))
         for name in ("x-client-id", "x-session-id"):
-            if name in given:
-                value = self._token(name)
-                assert value is not None
+            value = self.token(name)
+            if value is not None:
                 metadata.append((name, value))
         if self.strict:
             metadata.append(("x-trestle-strict", "true"))
@@ -122,7 +120,8 @@ class Exchange:
             said = refusal(404, f"Unknown request URL: {self.http.method} {path}.", "unknown_url")
         return self.answer(said.body, said.status, said.headers)
 
-    def _token(self, name: str) -> str | None:
+    def token(self, name: str) -> str | None:
+        """The id that a header holds, None where it is not there. Raises `CallError` for one that is none."""
         value = self.http.headers.get(name)
         if value is not None and not _ID.fullmatch(value):
             raise CallError(

@@ -14,6 +14,8 @@ from msgspec import structs
 
 from gateway.app import Deck, Parts, admin_edge, assemble, open_accounts
 from gateway.listener import Listener
+from gateway.session_service import SessionListener, SessionServicer
+from gateway.sessions import SessionHub
 from gateway.settings import NEEDS_RESTART, GatewaySettings, check
 from gateway.workers import Worker
 from trestle import memory
@@ -31,7 +33,7 @@ async def serve(settings: GatewaySettings, path: Path, read: Callable[[], Gatewa
     watch = Watch(path)
     accounts = await open_accounts(settings)
     try:
-        await Process(settings, Parts(accounts), read).run(watch)
+        await Process(settings, Parts(accounts, SessionHub(settings.sessions)), read).run(watch)
     finally:
         if accounts is not None:
             await accounts.close()
@@ -48,6 +50,7 @@ class Process:
         self._deck = assemble(settings, parts)
         self._stop = asyncio.Event()
         self._listing: asyncio.Task[None] | None = None
+        self._grpc: SessionListener | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def run(self, watch: Watch) -> None:
@@ -64,6 +67,10 @@ class Process:
             admin_address = await listeners[-1].listen("gateway.admin.listen", settings.admin.listen)
         listeners.append(_listener(self._answer, settings))
         address = await listeners[-1].listen("gateway.listen", settings.listen, reuse_port=settings.reuse_port)
+        grpc_address = ""
+        if settings.grpc:
+            self._grpc = SessionListener(SessionServicer(self._parts.sessions, lambda: self._deck.keyring))
+            grpc_address = await self._grpc.listen(settings.grpc)
         self._listing = asyncio.create_task(self._deck.catalogue.run())
         watching = [asyncio.create_task(self._follow(watch))]
         if accounts is not None:
@@ -71,6 +78,8 @@ class Process:
         print(f"listening on {address}", flush=True)
         if admin_address:
             print(f"admin API listening on {admin_address}", flush=True)
+        if grpc_address:
+            print(f"session events listening on {grpc_address}", flush=True)
         memory.settle()
         await self._stop.wait()
         await self._drain(listeners, watching)
@@ -84,6 +93,10 @@ class Process:
         if settings.drain_delay:
             log.info("stopping: not ready any more, new requests for %g seconds", settings.drain_delay)
             await asyncio.sleep(settings.drain_delay)
+        # Nobody can listen to them any longer; who does comes back, and finds what is kept elsewhere.
+        await self._parts.sessions.close()
+        if self._grpc is not None:
+            await self._grpc.close()
         log.info("stopping: no new requests, open ones have %g seconds", settings.drain_timeout)
         if accounts is not None:
             await accounts.directory.pause()

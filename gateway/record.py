@@ -17,6 +17,7 @@ from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.routed import Attempt, RoutedCall
+    from gateway.sessions import SessionWatch
 
 _MAY_BE_BILLED: Final = frozenset(
     {Reason.UPSTREAM_TRUNCATED, Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_PROTOCOL, Reason.DEADLINE_EXCEEDED}
@@ -75,7 +76,8 @@ class Record:
     public name that was asked for; empty until the body was read. stream: whether it asked for one. call: its way over
     the targets; None where it never came to one. request: as it went to the worker. answer: what came back, of a chat
     or completion; usage: of the rest. first: when the first content was sent; zero for never. ended: zero until then.
-    error: why it failed. status: of the HTTP answer; zero where none was begun.
+    error: why it failed. watch: who tells its session; None where it has none. status: of the HTTP answer; zero
+    where none was begun.
     """
 
     __slots__ = (
@@ -95,6 +97,7 @@ class Record:
         "status",
         "stream",
         "usage",
+        "watch",
     )
 
     def __init__(self, exchange: Exchange, kind: str) -> None:
@@ -114,6 +117,7 @@ class Record:
         self.answer: Answer | None = None
         self.usage: chat_pb2.Usage | None = None
         self.error: CallError | None = None
+        self.watch: SessionWatch | None = None
 
     def end(self) -> None:
         """Nothing more will be known."""

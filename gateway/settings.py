@@ -24,7 +24,16 @@ _ABOVE_ZERO: Final = (
     "max_message_bytes",
     "catalogue_interval",
 )
-NEEDS_RESTART: Final = ("listen", "reuse_port", "max_header_bytes", "database", "admin", "directory")
+NEEDS_RESTART: Final = (
+    "listen",
+    "reuse_port",
+    "max_header_bytes",
+    "database",
+    "admin",
+    "directory",
+    "sessions",
+    "grpc",
+)
 """Keys of which a new value counts only from the next start."""
 LOOPBACK: Final = ("127.", "localhost:", "[::1]:")
 Seconds = Annotated[float, Meta(ge=0)]
@@ -107,6 +116,15 @@ class DirectorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     own_names: Annotated[int, Meta(ge=0)] = 1000
 
 
+class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of what happens in sessions is kept for listeners that come back: so many events of each at least, until
+    nothing has happened in it for `idle` seconds; no more than `most` sessions."""
+
+    events: Annotated[int, Meta(ge=1)] = 1000
+    idle: Seconds = 3600.0
+    most: Annotated[int, Meta(ge=1)] = 10_000
+
+
 class CorsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which browser origins may call. origins: exact, or `*` for any. max_age: seconds a preflight's answer holds."""
 
@@ -129,7 +147,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     from a worker. catalogue_interval: seconds between two looks at the workers' own lists. database: where accounts,
     their keys, models and agents are kept, `sqlite:///FILE` or `postgresql://USER@HOST/NAME` (its password in
     PGPASSWORD); empty: there are none. admin: the API that makes accounts and keys. directory: how fast changes of them
-    are known.
+    are known. sessions: what is kept of them. grpc: where their events are served over gRPC too; empty: nowhere.
     """
 
     listen: str = "127.0.0.1:8080"
@@ -155,6 +173,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     database: str = ""
     admin: AdminSettings | None = None
     directory: DirectorySettings = DirectorySettings()
+    sessions: SessionSettings = SessionSettings()
+    grpc: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -175,6 +195,8 @@ def check(settings: GatewaySettings) -> None:
             raise ConfigError("gateway.admin: needs gateway.database, where accounts and keys are kept")
         if settings.admin.listen == settings.listen and not settings.listen.endswith(":0"):
             raise ConfigError("gateway.admin.listen: must be another address than gateway.listen")
+    if settings.grpc:
+        _check_address("gateway.grpc", settings.grpc)
     if settings.directory.interval <= 0:
         raise ConfigError("gateway.directory.interval: must be more than zero")
     names: set[str] = set()

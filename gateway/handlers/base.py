@@ -18,6 +18,7 @@ from gateway.openai.errors import model_not_found
 from gateway.openai.fields import invalid
 from gateway.routed import Network, RoutedCall
 from gateway.routing import Route
+from gateway.sessions import Sessions, SessionWatch
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
@@ -40,7 +41,8 @@ A = TypeVar("A", bound=Ask)
 
 
 class Bridge:
-    """From an exchange to the call it becomes. namespaces: what each account added. timeout, max_timeout: seconds a
+    """From an exchange to the call it becomes. namespaces: what each account added. sessions: who is told what
+    happens in them. timeout, max_timeout: seconds a
     request may take in all, and may ask for. max_body_bytes: the largest body taken; max_tools: how many tools one may
     offer."""
 
@@ -49,6 +51,7 @@ class Bridge:
         catalogue: Catalogue,
         namespaces: Namespaces,
         network: Network,
+        sessions: Sessions,
         *,
         timeout: float,
         max_timeout: float,
@@ -58,6 +61,7 @@ class Bridge:
         self._catalogue = catalogue
         self._namespaces = namespaces
         self._network = network
+        self._sessions = sessions
         self._timeout = timeout
         self._max_timeout = max_timeout
         self._max_body_bytes = max_body_bytes
@@ -121,10 +125,18 @@ class Bridge:
         route = await self._resolve(exchange.identity.account, model)
         timeout = asked_timeout(exchange.http.headers, self._max_timeout) or route.timeout or self._timeout
         call = RoutedCall(self._network, route, method, request, timeout, exchange.call_metadata(), single=single)
-        if exchange.record is not None:
-            exchange.record.call, exchange.record.request = call, request
+        record = exchange.record
+        if record is not None:
+            record.call, record.request = call, request
+            if "x-session-id" in exchange.http.headers:
+                record.watch = self._watch(exchange)
+                record.watch.started(record)
         call.ignored = [quote(name, safe="[]") for name in exchange.ignored[:_MOST_IGNORED]]
         return call
+
+    def _watch(self, exchange: Exchange) -> SessionWatch:
+        session = exchange.token("x-session-id") or ""
+        return SessionWatch(self._sessions, exchange, session, exchange.token("x-client-id") or "")
 
     async def _resolve(self, account: str, model: str) -> Route:
         """The account's own models first, then the shared ones; an agent is none of them."""

@@ -101,6 +101,8 @@ class GenerationHandler:
                 answer.feed(response.chunks)
                 if exchange.record is not None:
                     exchange.record.answer = answer
+                    if exchange.record.watch is not None:
+                        exchange.record.watch.feed(response.chunks)
                 if answer.whole:
                     return exchange.answer(answer.encode(), extra=await call.headers())
                 error = ended_early()
@@ -112,6 +114,7 @@ class GenerationHandler:
     async def _stream(self, exchange: Exchange, ask: Ask, call: RoutedCall) -> web.StreamResponse:
         answer = SseAnswer(exchange, self._pace, call.headers)
         record = exchange.record
+        watch = None if record is None else record.watch
         try:
             while True:
                 encoder = self._dialect.encoder(ask.include_usage)
@@ -119,6 +122,8 @@ class GenerationHandler:
                     record.answer = encoder
                 try:
                     while (response := await call.read()) is not None:
+                        if watch is not None:
+                            watch.feed(response.chunks)
                         if events := encoder.feed(response.chunks):
                             await answer.send(events)
                     if not encoder.whole:

@@ -54,7 +54,9 @@ class SingleHandler:
         try:
             response = await call.single()
             if exchange.record is not None:
-                exchange.record.usage = self._dialect.usage(response)
+                exchange.record.usage = usage = self._dialect.usage(response)
+                if exchange.record.watch is not None and usage is not None:
+                    exchange.record.watch.used(usage)
             return exchange.answer(self._dialect.encode(response, ask), extra=await call.headers())
         except CallError as error:
             return exchange.fail(error, final=call.spent, extra=call.attempt_headers())

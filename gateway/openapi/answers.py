@@ -235,6 +235,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Agents": _object({"object": {"const": "list"}, "data": _array(_ref("Agent"))}),
     "Deleted": _object({"id": _TEXT, "object": {"enum": ["model", "agent"]}, "deleted": {"const": True}}),
     "Models": _object({"object": {"const": "list"}, "data": _array(_ref("Model"))}),
+    "SessionEvents": {
+        "type": "string",
+        "contentMediaType": "text/event-stream",
+        "description": "Events `request.started`, `tool_call.emitted`, `usage`, `request.finished`, `request.failed`, "
+        "each with an id to go on behind, and `session.gap`: events may be missing before the next one.",
+    },
     "Alive": _object({"status": {"const": "ok"}}),
     "Readiness": _object({"status": _TEXT, "workers": {"type": "object", "additionalProperties": _FLAG}}),
 }

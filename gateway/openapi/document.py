@@ -127,7 +127,7 @@ def _operation(route: Route, requests: RequestSchemas, guarded: bool) -> Schema:
     answer: Schema = {
         "description": "The answer.",
         "headers": {**_ANSWER_HEADERS, **({"x-trestle-ignored-params": _IGNORED} if sends else {})},
-        "content": {"application/json": {"schema": {"$ref": REF + about.answer}}},
+        "content": {about.media: {"schema": {"$ref": REF + about.answer}}},
     }
     if about.stream is not None:
         answer["content"]["text/event-stream"] = {

@@ -22,7 +22,7 @@ class Operation:
     the schema of a 200, by its name. stream: the schema of a stream's events, where the request may ask for one.
     others: statuses with another answer than an error. errors: statuses of the error object. scope: what the caller's
     key must be good for; empty: nothing in particular. kind: what a request is called where requests are recorded
-    (OpenTelemetry's `gen_ai.operation.name`); empty: they are not."""
+    (OpenTelemetry's `gen_ai.operation.name`); empty: they are not. media: the answer's media type."""
 
     id: str
     summary: str
@@ -33,6 +33,7 @@ class Operation:
     others: Mapping[int, str] = field(default_factory=dict)
     scope: str = ""
     kind: str = ""
+    media: str = "application/json"
 
 
 _ALWAYS: Final = frozenset({400, 500})
@@ -81,6 +82,15 @@ RETRIEVE_MODEL: Final = Operation(
     "One model. Its id may hold '/' and ':', raw or escaped.",
     "Model",
     _ALWAYS | {404, 503},
+)
+SESSION_EVENTS: Final = Operation(
+    "listSessionEvents",
+    "What happens in a session of the caller's account, while it happens. Goes on behind the event that "
+    "`Last-Event-ID` or `after` names.",
+    "SessionEvents",
+    _ALWAYS | {403},
+    scope=identity.CHAT,
+    media="text/event-stream",
 )
 LIVE: Final = Operation("live", "The process lives.", "Alive", _ALWAYS)
 READY: Final = Operation(
