@@ -23,7 +23,7 @@ from gateway.handlers.sessions import SessionsHandler
 from gateway.handlers.single import EMBEDDINGS, MODERATIONS, SingleHandler
 from gateway.namespace import NOTHING_ADDED, Namespace
 from gateway.openapi import Operation, operations
-from gateway.routed import Network
+from gateway.routed import Budget, Network
 from gateway.routing import Router
 from gateway.sessions import Sessions
 from gateway.settings import (
@@ -35,7 +35,6 @@ from gateway.settings import (
     configured_keys,
     endpoints,
 )
-from gateway.sse import Pace
 from gateway.workers import Worker
 
 if TYPE_CHECKING:
@@ -113,18 +112,19 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
     bridge = Bridge(
         catalogue,
         namespaces,
-        Network(workers, parts.breakers(settings.breaker)),
+        Network(workers, parts.breakers(settings.breaker), Budget(settings.retries)),
         parts.sessions,
         timeout=settings.timeout,
         max_timeout=settings.max_timeout,
         max_body_bytes=settings.max_body_bytes,
+        body_timeout=settings.body_timeout,
         max_tools=settings.max_tools,
     )
-    pace = Pace(settings.keep_alive_interval, settings.stall_timeout)
-    sessions = SessionsHandler(parts.sessions, pace)
+    keep_alive = settings.keep_alive_interval
+    sessions = SessionsHandler(parts.sessions, keep_alive)
     published = [
-        Published("POST", "/chat/completions", GenerationHandler(CHAT, bridge, pace).create, operations.CHAT),
-        Published("POST", "/completions", GenerationHandler(TEXT, bridge, pace).create, operations.COMPLETION),
+        Published("POST", "/chat/completions", GenerationHandler(CHAT, bridge, keep_alive).create, operations.CHAT),
+        Published("POST", "/completions", GenerationHandler(TEXT, bridge, keep_alive).create, operations.COMPLETION),
         Published("POST", "/embeddings", SingleHandler(EMBEDDINGS, bridge).create, operations.EMBEDDINGS),
         Published("POST", "/moderations", SingleHandler(MODERATIONS, bridge).create, operations.MODERATION),
         Published("GET", "/models", models.list, operations.LIST_MODELS),

@@ -87,6 +87,7 @@ class Edge:
         except (asyncio.CancelledError, ConnectionError) as error:
             if exchange.record is not None:
                 exchange.record.cancelled = True
+                exchange.record.stalled = getattr(request.protocol, "stalled", False)
             if isinstance(error, asyncio.CancelledError):
                 raise
             # The client is gone, and nobody is left to answer: what is returned is not sent, and aiohttp, which

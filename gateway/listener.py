@@ -1,11 +1,13 @@
-"""One address served over HTTP: aiohttp's server with two habits changed. What is not HTTP is told so in OpenAI's
-words, and no header is logged."""
+"""One address served over HTTP: aiohttp's server with some habits changed. What is not HTTP is told so in OpenAI's
+words, no header is logged, a client that reads nothing is cut off, and there are only so many connections."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -13,30 +15,42 @@ from aiohttp.http_exceptions import LineTooLong
 from gateway.exchange import Exchange
 from gateway.openai.errors import refusal
 from trestle.config import ConfigError
+from trestle.errors import CallError, Reason
 
 log = logging.getLogger("gateway")
 _TOO_LARGE: Final = 431
+# What a client beyond the last may take to send the request that is refused.
+_PATIENCE: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """max_header_bytes: the longest request line, and the longest header, taken. max_connections: how many there may
+    be. stall_timeout: seconds for which a client may read nothing of its answer. drain_timeout: seconds that open
+    answers have at the end."""
+
+    max_header_bytes: int
+    max_connections: int
+    stall_timeout: float
+    drain_timeout: float
 
 
 class Listener:
-    """answer: what every request is answered with. max_header_bytes: the longest request line, and the longest header,
-    taken. drain_timeout: seconds that open answers have at the end. Make it inside a running loop."""
+    """answer: what every request is answered with. Make it inside a running loop."""
 
     def __init__(
-        self,
-        answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        max_header_bytes: int,
-        drain_timeout: float,
+        self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], bounds: Bounds
     ) -> None:
-        # aiohttp's low-level server: its application, router and middleware would cost a request a twelfth of its time.
+        # aiohttp's low-level server: its application, router and middleware would only cost time.
         server = _Server(
             answer,
+            bounds,
             handler_cancellation=True,  # a request ends when its client is gone
             access_log=None,
-            max_line_size=max_header_bytes,
-            max_field_size=max_header_bytes,
+            max_line_size=bounds.max_header_bytes,
+            max_field_size=bounds.max_header_bytes,
         )
-        self._runner = web.ServerRunner(server, shutdown_timeout=drain_timeout)
+        self._runner = web.ServerRunner(server, shutdown_timeout=bounds.drain_timeout)
 
     async def listen(self, name: str, address: str, *, reuse_port: bool = False) -> str:
         """Serves from now on. name: of the setting that says the address. Returns the address as it turned out,
@@ -56,12 +70,82 @@ class Listener:
 
 
 class _Server(web.Server):
+    def __init__(
+        self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], bounds: Bounds, **options: Any
+    ) -> None:
+        super().__init__(answer, **options)
+        self.bounds = bounds
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more connections than there may be."""
+        return len(self._connections) > self.bounds.max_connections
+
     def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+        return Protocol(self, loop=self._loop, **self._kwargs)
 
 
-class _Protocol(web.RequestHandler):
-    __slots__ = ()
+async def _refuse(request: web.BaseRequest) -> web.StreamResponse:
+    full = "The gateway has as many connections as it may; try again shortly."
+    exchange = Exchange(request, {})
+    response = exchange.fail(CallError(Reason.OVERLOADED, full, code="overloaded", retry_after=1.0))
+    response.force_close()
+    return response
+
+
+class Protocol(web.RequestHandler):
+    """One connection. stalled: its client was cut off because it read nothing."""
+
+    __slots__ = ("_left", "_server", "_stalling", "stalled")
+
+    def __init__(self, server: _Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self.stalled = False
+        self._server = server
+        self._stalling: asyncio.TimerHandle | None = None
+        self._left = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._server.full and self.transport is not None:
+            log.warning("there are %d connections, and no more may be", self._server.bounds.max_connections)
+            # It is heard first: an answer to a request that was not read is lost with the connection.
+            self._request_handler = _refuse
+            self._loop.call_later(_PATIENCE, self.transport.abort)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._read_again()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client is slower than its answer."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._read_again()
+        super().resume_writing()
+
+    def _watch(self) -> None:
+        if self.transport is not None:
+            self._left = self.transport.get_write_buffer_size()
+            self._stalling = self._loop.call_later(self._server.bounds.stall_timeout, self._look)
+
+    def _look(self) -> None:
+        if self.transport is None:
+            return
+        if self.transport.get_write_buffer_size() < self._left:
+            self._watch()
+            return
+        self.stalled = True
+        log.warning("a client has read nothing for %g s: cut off", self._server.bounds.stall_timeout)
+        self.transport.abort()
+
+    def _read_again(self) -> None:
+        if self._stalling is not None:
+            self._stalling.cancel()
+            self._stalling = None
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

@@ -13,7 +13,7 @@ from aiohttp import web
 from msgspec import structs
 
 from gateway.app import Deck, Parts, admin_edge, assemble, open_accounts
-from gateway.listener import Listener
+from gateway.listener import Bounds, Listener
 from gateway.session_service import SessionListener, SessionServicer
 from gateway.sessions import SessionHub
 from gateway.settings import NEEDS_RESTART, GatewaySettings, check
@@ -168,4 +168,7 @@ def _as_far_as_now(new: GatewaySettings, old: GatewaySettings) -> GatewaySetting
 def _listener(
     answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], settings: GatewaySettings
 ) -> Listener:
-    return Listener(answer, settings.max_header_bytes, settings.drain_timeout)
+    bounds = Bounds(
+        settings.max_header_bytes, settings.max_connections, settings.stall_timeout, settings.drain_timeout
+    )
+    return Listener(answer, bounds)

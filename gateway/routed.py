@@ -14,7 +14,7 @@ import grpc
 
 from gateway.breaker import Breakers
 from gateway.routing import Route
-from gateway.settings import Target
+from gateway.settings import RetrySettings, Target
 from gateway.workers import Metadata, Worker, call_error
 from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
@@ -24,12 +24,34 @@ _IGNORED_PARAMS: Final = "x-trestle-ignored-params"
 ATTEMPTS: Final = "x-trestle-attempts"
 
 
+class Budget:
+    """What requests have saved up for asking further targets."""
+
+    __slots__ = ("_ratio", "_reserve", "_saved")
+
+    def __init__(self, settings: RetrySettings) -> None:
+        self._ratio = settings.ratio
+        self._reserve = self._saved = settings.reserve
+
+    def earn(self) -> None:
+        """A request begins."""
+        self._saved = min(self._reserve, self._saved + self._ratio)
+
+    def spend(self) -> bool:
+        """One more target is to be asked; false where that may not be."""
+        if self._saved < 1:
+            return False
+        self._saved -= 1
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """What every call needs to know of the other side."""
 
     workers: Mapping[str, Worker]
     breakers: Breakers
+    budget: Budget
 
 
 class Attempt:
@@ -194,6 +216,7 @@ class RoutedCall:
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + timeout
         self._at = 0
+        network.budget.earn()
         self._open: Attempt | None = None
         self.current: Attempt | None = None
 
@@ -252,6 +275,9 @@ class RoutedCall:
         last = self._at == len(self._order) - 1
         if last or not error.another_may_help or self._loop.time() >= self._deadline:
             return False
+        if not self._network.budget.spend():
+            log.warning("%s failed, and no more targets may be asked now: %s", target, error.reason.value)
+            return False
         log.info("%s failed, moving on: %s %s", target, error.reason.value, error.message)
         self.close()
         self._at += 1
@@ -302,8 +328,9 @@ class RoutedCall:
         running = {asyncio.create_task(attempt.speak()): attempt}
         try:
             done, _ = await asyncio.wait(running, timeout=self._route.hedge_after)
-            if not done:
+            if not done and self._network.budget.spend():
                 other = await self._second()
+            if not done:
                 if other is not None:
                     running[asyncio.create_task(other.speak())] = other
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

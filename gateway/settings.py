@@ -20,6 +20,7 @@ _ABOVE_ZERO: Final = (
     "max_timeout",
     "keep_alive_interval",
     "stall_timeout",
+    "body_timeout",
     "max_body_bytes",
     "max_message_bytes",
     "catalogue_interval",
@@ -28,6 +29,9 @@ NEEDS_RESTART: Final = (
     "listen",
     "reuse_port",
     "max_header_bytes",
+    "max_connections",
+    "body_timeout",
+    "stall_timeout",
     "database",
     "admin",
     "directory",
@@ -82,6 +86,14 @@ class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     failures: Annotated[int, Meta(ge=1)] = 10
     rest: Seconds = 10.0
     longest_rest: Seconds = 60.0
+
+
+class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many targets may be asked beyond each request's first: `ratio` for every request, on average, and `reserve`
+    more at once. An outage of every target is not multiplied by more."""
+
+    ratio: Annotated[float, Meta(ge=0)] = 1.0
+    reserve: Annotated[float, Meta(ge=1)] = 100.0
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,14 +152,16 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     itself (its own ListModels). timeout: seconds a request may take in all, unless it says otherwise itself
     (`x-request-timeout`, `grpc-timeout`), which it may up to max_timeout. keep_alive_interval: seconds of silence
     before a comment is sent on a stream. stall_timeout: seconds for which a client may read nothing of its answer.
-    breaker: when targets are rested. After SIGTERM: drain_delay seconds of going on while `/readyz` says no, then
-    drain_timeout for open answers to finish. reuse_port: lets several gateways share the port. max_body_bytes: the
-    largest request body; max_header_bytes: the longest request line, and the longest header. max_tools: how many tools
-    a request may offer. max_requests: how many are served at once. max_message_bytes: the largest gRPC message taken
-    from a worker. catalogue_interval: seconds between two looks at the workers' own lists. database: where accounts,
-    their keys, models and agents are kept, `sqlite:///FILE` or `postgresql://USER@HOST/NAME` (its password in
-    PGPASSWORD); empty: there are none. admin: the API that makes accounts and keys. directory: how fast changes of them
-    are known. sessions: what is kept of them. grpc: where their events are served over gRPC too; empty: nowhere.
+    breaker: when targets are rested. retries: how many more may be asked. body_timeout: seconds for which a client may
+    send nothing of a request that it has begun. max_connections: how many clients may be connected. After SIGTERM:
+    drain_delay seconds of going on while `/readyz` says no, then drain_timeout for open answers to finish. reuse_port:
+    lets several gateways share the port. max_body_bytes: the largest request body; max_header_bytes: the longest
+    request line, and the longest header. max_tools: how many tools a request may offer. max_requests: how many are
+    served at once. max_message_bytes: the largest gRPC message taken from a worker. catalogue_interval: seconds between
+    two looks at the workers' own lists. database: where accounts, their keys, models and agents are kept,
+    `sqlite:///FILE` or `postgresql://USER@HOST/NAME` (its password in PGPASSWORD); empty: there are none. admin: the
+    API that makes accounts and keys. directory: how fast changes of them are known. sessions: what is kept of them.
+    grpc: where their events are served over gRPC too; empty: nowhere.
     """
 
     listen: str = "127.0.0.1:8080"
@@ -161,6 +175,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keep_alive_interval: float = 15.0
     stall_timeout: float = 120.0
     breaker: BreakerSettings = BreakerSettings()
+    retries: RetrySettings = RetrySettings()
+    body_timeout: float = 30.0
     drain_delay: Seconds = 0.0
     drain_timeout: Seconds = 30.0
     reuse_port: bool = False
@@ -168,6 +184,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_header_bytes: Annotated[int, Meta(ge=1024)] = 16 * 1024
     max_tools: Annotated[int, Meta(ge=1)] = 1024
     max_requests: Annotated[int, Meta(ge=1)] = 10_000
+    max_connections: Annotated[int, Meta(ge=1)] = 20_000
     max_message_bytes: int = 512 * 1024 * 1024
     catalogue_interval: float = 60.0
     database: str = ""

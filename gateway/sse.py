@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
@@ -14,7 +12,6 @@ from aiohttp import web
 from gateway.exchange import Exchange
 from gateway.openai.stream import KEEP_ALIVE
 
-log = logging.getLogger("gateway")
 _NEVER: Final = float("inf")
 
 
@@ -24,50 +21,38 @@ class _EventStream(web.StreamResponse):
     _send_headers_immediately = False
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """In seconds: keep_alive of silence before a comment is sent, stall for which a client may read nothing."""
-
-    keep_alive: float
-    stall: float
-
-
 class SseAnswer:
-    """One streamed answer. extra_headers: asked for once, when the headers are about to leave.
+    """One streamed answer. keep_alive: seconds of silence before a comment is sent. extra_headers: asked for once, when
+    the headers are about to leave.
 
     begun: the headers are out, by content or by a comment; from then on a failure can only be an event. sent: content
-    is out too. Every send is awaited until the client's connection has room for it; a client that makes no room for too
-    long is cut off. `close` it on every way out.
+    is out too. Every send is awaited until the client's connection has room for it. `close` it on every way out.
     """
 
     __slots__ = (
         "_exchange",
         "_extra_headers",
+        "_keep_alive",
         "_last",
         "_loop",
-        "_pace",
         "_response",
-        "_stalled",
         "_timer",
         "_waiting",
-        "_writes",
         "sent",
     )
 
     def __init__(
-        self, exchange: Exchange, pace: Pace, extra_headers: Callable[[], Awaitable[dict[str, str]]]
+        self, exchange: Exchange, keep_alive: float, extra_headers: Callable[[], Awaitable[dict[str, str]]]
     ) -> None:
         self.sent = False
         self._exchange = exchange
         self._extra_headers = extra_headers
-        self._pace = pace
-        self._writes = 0
-        self._stalled: tuple[int, float] | None = None  # a write that is waiting, and since when at the latest
+        self._keep_alive = keep_alive
         self._response: web.StreamResponse | None = None
         self._waiting: asyncio.Task[None] | None = None  # a comment on its way out
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
-        self._timer = self._loop.call_later(min(pace.keep_alive, pace.stall), self._tick)
+        self._timer = self._loop.call_later(keep_alive, self._tick)
 
     @property
     def begun(self) -> bool:
@@ -97,7 +82,6 @@ class SseAnswer:
             self.sent = True
             if self._exchange.record is not None:
                 self._exchange.record.first = perf_counter()
-        self._writes += 1
         return response
 
     async def settled(self) -> bool:
@@ -126,31 +110,13 @@ class SseAnswer:
         return response
 
     def _tick(self) -> None:
-        """Looks after a silence or a write that waits; each is noticed late by at most a quarter of its own time."""
+        """Looks after a silence; one that began with a write that waited is noticed late by at most its own time."""
         now = self._loop.time()
-        if self._last == _NEVER:
-            if self._stalled is None or self._stalled[0] != self._writes:
-                self._stalled = (self._writes, now)
-            elif now - self._stalled[1] >= self._pace.stall:
-                self._cut_off()
-                return
-            self._timer = self._loop.call_later(min(self._pace.keep_alive, self._pace.stall) / 4, self._tick)
-            return
-        self._stalled = None
-        due = self._last + self._pace.keep_alive
-        if now >= due and self._waiting is None:
+        due = now if self._last == _NEVER else self._last
+        if now - due >= self._keep_alive and self._waiting is None:
             self._waiting = self._loop.create_task(self._comment())
-            self._last = now
-            due = now + self._pace.keep_alive
-        self._timer = self._loop.call_at(min(max(due, now + 0.01), now + self._pace.stall), self._tick)
-
-    def _cut_off(self) -> None:
-        if self._exchange.record is not None:
-            self._exchange.record.stalled = True
-        log.warning("request_id=%s the client has read nothing for %g s: cut off", self._exchange.id, self._pace.stall)
-        transport = self._exchange.http.transport
-        if transport is not None:
-            transport.abort()
+            self._last = due = now
+        self._timer = self._loop.call_at(due + self._keep_alive, self._tick)
 
     async def _comment(self) -> None:
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import urllib.parse
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -59,8 +60,36 @@ class CallMetadata:
         return None if self.deadline is None else self.deadline - asyncio.get_running_loop().time()
 
 
-async def guarded(work: Awaitable[T], context: Context, call: CallMetadata) -> T:
-    """The outcome of a method's work; what it raises ends the call with a status and its details, and is logged."""
+class Calls:
+    """The calls of the service that are open. most: how many may be at once."""
+
+    def __init__(self, most: int = sys.maxsize) -> None:
+        self._most = most
+        self._open = 0
+        self._emptied: asyncio.Event | None = None
+
+    async def run(self, work: Coroutine[Any, Any, T], context: Context, call: CallMetadata) -> T:
+        """The outcome of a method's work; what it raises ends the call with a status and its details, and is logged."""
+        if self._open >= self._most:
+            work.close()
+            full = "The worker serves as many calls as it may; try again shortly."
+            await _fail(CallError(Reason.OVERLOADED, full, code="overloaded", retry_after=1.0), context, call)
+        self._open += 1
+        try:
+            return await _guarded(work, context, call)
+        finally:
+            self._open -= 1
+            if self._emptied is not None and not self._open:
+                self._emptied.set()
+
+    async def emptied(self) -> None:
+        """Returns once no call is open; for who lets no other one begin."""
+        if self._open:
+            self._emptied = asyncio.Event()
+            await self._emptied.wait()
+
+
+async def _guarded(work: Awaitable[T], context: Context, call: CallMetadata) -> T:
     try:
         async with asyncio.timeout_at(call.deadline):
             return await work

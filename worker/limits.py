@@ -29,6 +29,11 @@ class Limits:
             now = asyncio.get_running_loop().time()
             self._whole = now + self._whole if self._whole else 0.0
 
+    @property
+    def heard(self) -> bool:
+        """Whether any chunk has come."""
+        return self._seen > 0
+
     def said(self, chunks: int) -> None:
         """So many chunks have come. The very first says only that the answer has begun."""
         self._seen += chunks

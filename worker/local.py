@@ -14,19 +14,20 @@ from trestle.v1 import (
     moderation_pb2,
     worker_service_pb2_grpc,
 )
-from worker.calls import CallMetadata, Context, R, collector, guarded, need, tell_ignored, unimplemented
+from worker.calls import CallMetadata, Calls, Context, R, collector, need, tell_ignored, unimplemented
 from worker.family import LocalFamily, Wait
 
 
 class LocalService(worker_service_pb2_grpc.WorkerServiceServicer):
-    """Implements the contract for one local family."""
+    """Implements the contract for one local family. calls: those that are open."""
 
-    def __init__(self, family: LocalFamily) -> None:
+    def __init__(self, family: LocalFamily, calls: Calls) -> None:
+        self._calls = calls
         self._family = family
 
     async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> None:  # type: ignore[override]
         call = CallMetadata(context)
-        await guarded(self._chat(request, context, call), context, call)
+        await self._calls.run(self._chat(request, context, call), context, call)
 
     async def _chat(self, request: chat_pb2.ChatRequest, context: Context, call: CallMetadata) -> None:
         need(bool(request.model), "model")
@@ -38,7 +39,7 @@ class LocalService(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: completion_pb2.CompleteRequest, context: Context
     ) -> None:
         call = CallMetadata(context)
-        await guarded(self._complete(request, context), context, call)
+        await self._calls.run(self._complete(request, context), context, call)
 
     async def _complete(self, request: completion_pb2.CompleteRequest, context: Context) -> None:
         need(bool(request.model), "model")
@@ -49,7 +50,7 @@ class LocalService(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: embedding_pb2.EmbedRequest, context: Context
     ) -> embedding_pb2.EmbedResponse:
         call = CallMetadata(context)
-        return await guarded(self._embed(request, context, call), context, call)
+        return await self._calls.run(self._embed(request, context, call), context, call)
 
     async def _embed(
         self, request: embedding_pb2.EmbedRequest, context: Context, call: CallMetadata
@@ -62,7 +63,7 @@ class LocalService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def Moderate(
         self, request: moderation_pb2.ModerateRequest, context: Context
     ) -> moderation_pb2.ModerateResponse:
-        return await guarded(self._moderate(), context, CallMetadata(context))
+        return await self._calls.run(self._moderate(), context, CallMetadata(context))
 
     async def _moderate(self) -> moderation_pb2.ModerateResponse:
         raise unimplemented(self._family.name, "moderation")

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from trestle import memory
 from trestle.config import ConfigError
 from trestle.v1 import worker_service_pb2, worker_service_pb2_grpc
+from worker.calls import Calls
 from worker.credentials import tokens_for
 from worker.family import LocalFamily, RemoteFamily
 from worker.local import LocalService
@@ -24,6 +25,8 @@ from worker.upstream import UpstreamClient
 
 log: Final = logging.getLogger("worker")
 SERVICE: Final[str] = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
+# For the last answers' statuses to leave.
+_LAST_MOMENT: Final = 0.5
 _LOOPBACK: Final = ("127.", "localhost:", "[::1]:", "unix:")
 
 
@@ -34,16 +37,17 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
             f"worker.listen: {settings.listen} is not loopback and nothing protects it; "
             "set worker.insecure: true if its network is trusted"
         )
+    calls = Calls(settings.max_calls)
     clients: dict[str, UpstreamClient[Any]] = {}
     servicer: worker_service_pb2_grpc.WorkerServiceServicer
     if isinstance(getattr(family, "upstream_type", None), type):
         remote: Any = family
         upstreams = [(upstream, tokens_for(remote, upstream)) for upstream in upstreams_of(settings, remote)]
         clients = {upstream.name: UpstreamClient(upstream, tokens) for upstream, tokens in upstreams}
-        servicer = RemoteService(remote, clients)
+        servicer = RemoteService(remote, clients, calls)
     else:
         local: Any = family
-        servicer = LocalService(local)
+        servicer = LocalService(local, calls)
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -80,9 +84,21 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
         log.info("stopping: not serving any more, new calls for %g seconds", settings.drain_delay)
         await asyncio.sleep(settings.drain_delay)
     log.info("stopping: no new calls, open ones have %g seconds", settings.drain_timeout)
-    await server.stop(settings.drain_timeout)
+    await _finish(server, calls, settings.drain_timeout)
     for client in clients.values():
         await client.close()
+
+
+async def _finish(server: grpc.aio.Server, calls: Calls, seconds: float) -> None:
+    """Lets open calls end, so many seconds at most. Others than the service's own, such as a watch of our health, never
+    do by themselves: they have a moment after the last of the service's."""
+    ended = asyncio.create_task(server.stop(seconds))
+    emptied = asyncio.create_task(calls.emptied())
+    await asyncio.wait((ended, emptied), return_when=asyncio.FIRST_COMPLETED)
+    emptied.cancel()
+    if not ended.done():
+        await server.stop(_LAST_MOMENT)
+    await ended
 
 
 async def probe(address: str) -> bool:

@@ -24,10 +24,10 @@ from trestle.v1 import (
 )
 from worker.calls import (
     CallMetadata,
+    Calls,
     Context,
     collector,
     drop_foreign_seals,
-    guarded,
     log,
     need,
     tell_ignored,
@@ -45,9 +45,12 @@ _BATCH_BYTES: Final = 32 * 1024
 
 class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
     """Implements the contract for one family. clients: in the order of the configuration; the first serves who names
-    none."""
+    none. calls: those that are open."""
 
-    def __init__(self, family: RemoteFamily[Any], clients: Mapping[str, UpstreamClient[Any]]) -> None:
+    def __init__(
+        self, family: RemoteFamily[Any], clients: Mapping[str, UpstreamClient[Any]], calls: Calls
+    ) -> None:
+        self._calls = calls
         self._family = family
         self._completes = family if isinstance(family, CompletesText) else None
         self._embeds = family if isinstance(family, Embeds) else None
@@ -58,7 +61,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
 
     async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> None:  # type: ignore[override]
         call = CallMetadata(context)
-        await guarded(self._chat(request, context, call), context, call)
+        await self._calls.run(self._chat(request, context, call), context, call)
 
     async def _chat(self, request: chat_pb2.ChatRequest, context: Context, call: CallMetadata) -> None:
         need(bool(request.model), "model")
@@ -92,7 +95,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: completion_pb2.CompleteRequest, context: Context
     ) -> None:
         call = CallMetadata(context)
-        await guarded(self._complete(request, context, call), context, call)
+        await self._calls.run(self._complete(request, context, call), context, call)
 
     async def _complete(
         self, request: completion_pb2.CompleteRequest, context: Context, call: CallMetadata
@@ -118,7 +121,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: embedding_pb2.EmbedRequest, context: Context
     ) -> embedding_pb2.EmbedResponse:
         call = CallMetadata(context)
-        return await guarded(self._embed(request, context, call), context, call)
+        return await self._calls.run(self._embed(request, context, call), context, call)
 
     async def _embed(
         self, request: embedding_pb2.EmbedRequest, context: Context, call: CallMetadata
@@ -138,7 +141,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: moderation_pb2.ModerateRequest, context: Context
     ) -> moderation_pb2.ModerateResponse:
         call = CallMetadata(context)
-        return await guarded(self._moderate(request, call), context, call)
+        return await self._calls.run(self._moderate(request, call), context, call)
 
     async def _moderate(
         self, request: moderation_pb2.ModerateRequest, call: CallMetadata
@@ -155,7 +158,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
         call = CallMetadata(context)
-        return await guarded(self._list_models(call), context, call)
+        return await self._calls.run(self._list_models(call), context, call)
 
     async def _list_models(self, call: CallMetadata) -> model_pb2.ListModelsResponse:
         listed = await asyncio.gather(
@@ -314,6 +317,8 @@ async def _relay(
                     await send(response)
             if decoder.done:
                 return True
+    if not limit.heard and answer.clean_end and "text/event-stream" not in answer.headers.get("content-type", ""):
+        raise CallError(Reason.UPSTREAM_PROTOCOL, "The upstream's answer is neither events nor JSON.")
     response = response_type()
     decoder.close(answer.clean_end, response.chunks)
     await send(response)

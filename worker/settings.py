@@ -21,13 +21,14 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`worker:` in the file, beside one block per family (`openai: {upstreams: {name: ...}}`).
 
     listen: where gRPC is served. insecure: lets it listen off loopback without TLS, on a network that is trusted.
-    max_message_bytes: the largest request taken. After SIGTERM: drain_delay seconds of going on while health says
-    NOT_SERVING, then drain_timeout for open calls to finish.
+    max_message_bytes: the largest request taken; max_calls: how many calls are served at once. After SIGTERM:
+    drain_delay seconds of going on while health says NOT_SERVING, then drain_timeout for open calls to finish.
     """
 
     listen: str = "127.0.0.1:50051"
     insecure: bool = False
     max_message_bytes: int = 128 * 1024 * 1024
+    max_calls: Annotated[int, Meta(ge=1)] = 10_000
     drain_delay: Annotated[float, Meta(ge=0)] = 0.0
     drain_timeout: Annotated[float, Meta(ge=0)] = 30.0
     log_level: str = "info"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
@@ -14,7 +15,7 @@ from gateway.catalogue import Catalogue
 from gateway.deadline import asked_timeout
 from gateway.exchange import Exchange, too_large
 from gateway.namespace import NOTHING_ADDED, Namespace
-from gateway.openai.errors import model_not_found
+from gateway.openai.errors import UNFINISHED, model_not_found
 from gateway.openai.fields import invalid
 from gateway.routed import Network, RoutedCall
 from gateway.routing import Route
@@ -24,6 +25,7 @@ from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
 
 _MOST_IGNORED: Final = 20
+_PATIENCE: Final = 30.0
 Namespaces = Callable[[str], Namespace]
 """An account's id -> what it added."""
 
@@ -43,7 +45,8 @@ A = TypeVar("A", bound=Ask)
 class Bridge:
     """From an exchange to the call it becomes. namespaces: what each account added. sessions: who is told what
     happens in them. timeout, max_timeout: seconds a
-    request may take in all, and may ask for. max_body_bytes: the largest body taken; max_tools: how many tools one may
+    request may take in all, and may ask for. max_body_bytes: the largest body taken; body_timeout: seconds
+    for which nothing of it may come; max_tools: how many tools one may
     offer."""
 
     def __init__(
@@ -56,6 +59,7 @@ class Bridge:
         timeout: float,
         max_timeout: float,
         max_body_bytes: int,
+        body_timeout: float,
         max_tools: int,
     ) -> None:
         self._catalogue = catalogue
@@ -65,12 +69,13 @@ class Bridge:
         self._timeout = timeout
         self._max_timeout = max_timeout
         self._max_body_bytes = max_body_bytes
+        self._body_timeout = body_timeout
         self._max_tools = max_tools
 
     async def ask(self, exchange: Exchange, decode: Callable[[bytes], A], *, chat: bool = False) -> A:
         """The decoded body, which may be asked for: of a chat, as an agent and a model's defaults make it. Raises
         `CallError` for a body that is none, or a model that the key may not use."""
-        body = await read_body(exchange, self._max_body_bytes)
+        body = await read_body(exchange, self._max_body_bytes, self._body_timeout)
         ask = decode(body)
         if exchange.record is not None:
             exchange.record.model = ask.model
@@ -148,23 +153,38 @@ class Bridge:
         return await self._catalogue.resolve_added(added.route, model)
 
 
-async def read_body(exchange: Exchange, limit: int) -> bytes:
-    """The whole body, once. limit: bytes. Raises `CallError` (REQUEST_TOO_LARGE), unread where the request says its
-    size."""
+async def read_body(exchange: Exchange, limit: int, patience: float = _PATIENCE) -> bytes:
+    """The whole body, once. limit: bytes; patience: seconds for which nothing of it may come. Raises `CallError`:
+    REQUEST_TOO_LARGE, unread where the request says its size; INVALID_REQUEST (408) for one that does not go on."""
     size = exchange.http.content_length
     if size is not None and size > limit:
         raise too_large(limit)
     if hdrs.EXPECT in exchange.http.headers:
         await _expected(exchange.http)
     # Not the request's own `read`, which keeps what it has read: a connection keeps its request until the next one.
+    content = exchange.http.content
     pieces: list[bytes] = []
     taken = 0
-    while piece := await exchange.http.content.readany():
+    while True:
+        if content.is_eof():
+            piece = await content.readany()
+        else:
+            try:
+                async with asyncio.timeout(patience):
+                    piece = await content.readany()
+            except TimeoutError:
+                raise _unfinished(patience) from None
+        if not piece:
+            return b"".join(pieces)
         taken += len(piece)
         if taken > limit:
             raise too_large(limit)
         pieces.append(piece)
-    return b"".join(pieces)
+
+
+def _unfinished(patience: float) -> CallError:
+    message = f"The request's body did not go on for {patience:g} seconds."
+    return CallError(Reason.INVALID_REQUEST, message, code=UNFINISHED)
 
 
 async def _expected(http: web.BaseRequest) -> None:

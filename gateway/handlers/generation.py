@@ -19,7 +19,7 @@ from gateway.openai.stream import ChatStreamEncoder
 from gateway.openai.text import TextFold, TextStreamEncoder, decode_text
 from gateway.record import Answer
 from gateway.routed import RoutedCall, ended_early
-from gateway.sse import Pace, SseAnswer
+from gateway.sse import SseAnswer
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason
 
@@ -74,12 +74,12 @@ TEXT = Dialect(decode_text, attrgetter("complete"), attrgetter("complete_whole")
 
 
 class GenerationHandler:
-    """One endpoint. pace: the times of a stream."""
+    """One endpoint. keep_alive: as in `SseAnswer`."""
 
-    def __init__(self, dialect: Dialect, bridge: Bridge, pace: Pace) -> None:
+    def __init__(self, dialect: Dialect, bridge: Bridge, keep_alive: float) -> None:
         self._dialect = dialect
         self._bridge = bridge
-        self._pace = pace
+        self._keep_alive = keep_alive
 
     async def create(self, exchange: Exchange) -> web.StreamResponse:
         ask = await self._bridge.ask(exchange, self._dialect.decode, chat=self._dialect is CHAT)
@@ -112,7 +112,7 @@ class GenerationHandler:
                 return exchange.fail(error, final=call.spent, extra=call.attempt_headers())
 
     async def _stream(self, exchange: Exchange, ask: Ask, call: RoutedCall) -> web.StreamResponse:
-        answer = SseAnswer(exchange, self._pace, call.headers)
+        answer = SseAnswer(exchange, self._keep_alive, call.headers)
         record = exchange.record
         watch = None if record is None else record.watch
         try:

@@ -11,7 +11,7 @@ from aiohttp import web
 from gateway.exchange import Exchange
 from gateway.openai import render
 from gateway.sessions import Sessions, event_id
-from gateway.sse import Pace, SseAnswer
+from gateway.sse import SseAnswer
 from trestle.v1 import session_pb2
 
 Object = dict[str, Any]
@@ -27,17 +27,17 @@ _NAMES: Final = {
 
 
 class SessionsHandler:
-    """pace: the times of a stream."""
+    """keep_alive: as in `SseAnswer`."""
 
-    def __init__(self, sessions: Sessions, pace: Pace) -> None:
+    def __init__(self, sessions: Sessions, keep_alive: float) -> None:
         self._sessions = sessions
-        self._pace = pace
+        self._keep_alive = keep_alive
 
     async def events(self, exchange: Exchange) -> web.StreamResponse:
         """Until the client leaves or the gateway ends. `Last-Event-ID` or `after`: where to go on."""
         given = exchange.http.headers.get("last-event-id") or exchange.http.query.get("after", "")
         after = event_id(given)
-        answer = SseAnswer(exchange, self._pace, _nothing_more)
+        answer = SseAnswer(exchange, self._keep_alive, _nothing_more)
         try:
             await answer.send(_HELLO)
             async for events in self._sessions.read(exchange.identity.account, exchange.named["id"], after):

@@ -17,6 +17,7 @@ _TYPES: Final[Mapping[int, str]] = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "timeout",
     409: "conflict",
     413: "invalid_request_error",
     429: "rate_limit_exceeded",
@@ -45,8 +46,10 @@ _STATUS: Final[Mapping[int, int]] = {
     _C.UNIMPLEMENTED: 501,
     _C.CANCELLED: 499,
 }
-STATUSES: Final = frozenset(_STATUS.values()) - {499} | {413, 502}
+STATUSES: Final = frozenset(_STATUS.values()) - {499} | {408, 413, 502}
 """Every HTTP status that a call may fail with; 499 is for logs only."""
+UNFINISHED: Final = "request_timeout"
+"""The code of a request whose body did not go on."""
 _UPSTREAMS_FAULT: Final = frozenset(
     {
         Reason.UPSTREAM_PROTOCOL,
@@ -93,6 +96,8 @@ def http_status(error: CallError) -> int:
         return _FOREIGN.get(error.status, _FOREIGN_OTHER)[0]
     if error.reason is Reason.REQUEST_TOO_LARGE:
         return 413
+    if error.code == UNFINISHED:
+        return 408
     status = _STATUS.get(error.status, 502)
     return 502 if status == 500 and error.reason in _UPSTREAMS_FAULT else status
 

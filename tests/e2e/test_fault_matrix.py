@@ -52,6 +52,7 @@ JSON: Final = {"content-type": "application/json"}
 GZIP: Final = {"content-encoding": "gzip"}
 BOMB: Final = gzip.compress(bytes(200 * MEGABYTE), 1)
 HTML: Final = Reply([b"<!doctype html><h1>Welcome</h1>"], headers={"content-type": "text/html"})
+TEXT: Final = Reply([b"All is well here."], headers={"content-type": "text/plain"})
 # status, type, code
 UNREACHABLE: Final = (503, "service_unavailable", "upstream_unreachable")
 TRUNCATED: Final = (503, "service_unavailable", "upstream_truncated")
@@ -109,6 +110,7 @@ FAULTS: Final = {
     "503": alike(said(503), OVERLOADED, words=True),
     "529": alike(said(529), OVERLOADED, words=True),
     "HTML": alike(HTML, PROTOCOL),
+    "text instead of events or JSON": alike(TEXT, PROTOCOL),
     "malformed": Fault(Reply.sse(b"data: {\n\n"), Reply([b"{"], headers=JSON), PROTOCOL),
     "malformed later": alike(Reply.sse(HELLO, b"data: {\n\n"), PROTOCOL, begun=True),
     "an event of 10 MB": alike(Reply.sse(sse(chunk({"content": LONG}))), PROTOCOL, kind="narrow"),
@@ -139,12 +141,7 @@ FAULTS: Final = {
     "stall later": alike(Reply.sse(HELLO, Gate()), TIMEOUT, kind="impatient", begun=True),
     "endless": Fault(endless(), None, TIMEOUT, kind="hurried", begun=True),
     "endless in one piece": Fault(None, endless(), PROTOCOL, kind="narrow"),
-    "wrong content type": Fault(
-        Reply([b"\x89PNG"], headers={"content-type": "image/png"}),
-        Reply([b"\x89PNG"], headers={"content-type": "image/png"}),
-        TRUNCATED,
-        PROTOCOL,
-    ),
+    "wrong content type": alike(Reply([b"\x89PNG"], headers={"content-type": "image/png"}), PROTOCOL),
     "JSON that is none": alike(Reply([b"".join(text_stream(["a"]))], headers=JSON), PROTOCOL),
     "an error inside": Fault(
         Reply.sse(sse({"error": {"message": WORDS, "type": "overloaded_error"}})),

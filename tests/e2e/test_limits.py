@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,3 +200,52 @@ async def test_calls_of_a_worker(bridge: Bridge) -> None:
             assert (await one.rest()).done
         bridge.upstream.will(Reply.json(completion()))
         assert (await client.chat(ask("m"))).status == 200
+
+
+async def test_a_body_that_does_not_go_on(tmp_path: Path, bridge: Bridge) -> None:
+    settings = {"workers": {"openai": "127.0.0.1:1"}, "body_timeout": 0.2}
+    async with services.gateway(settings, tmp_path, "impatient") as gateway:
+        reader, writer = await asyncio.open_connection(*gateway.address.split(":"))
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        async with asyncio.timeout(PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+            error = json.loads(await reader.readuntil(b"}}"))["error"]
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert error["code"] == "request_timeout"
+
+
+async def test_connections(tmp_path: Path) -> None:
+    settings = {"workers": {"openai": "127.0.0.1:1"}, "max_connections": 2}
+    async with services.gateway(settings, tmp_path, "narrow") as gateway:
+        address = gateway.address.split(":")
+        open_ones = [await asyncio.open_connection(*address) for _ in range(2)]
+        for reader, writer in open_ones:
+            writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        async with Client(gateway.address) as client:
+            assert_overloaded(await client.ask("GET", "/healthz"))
+            open_ones[0][1].close()
+            async with asyncio.timeout(PATIENCE):
+                while (await client.ask("GET", "/healthz")).status != 200:
+                    pass
+        open_ones[1][1].close()
+
+
+async def test_calls_of_the_whole_worker(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as upstream:
+        settings = {"max_calls": 1, "openai": {"upstreams": {"u": {"base_url": upstream.url, "retries": 0}}}}
+        running = services.running("worker", "worker", "openai", config={"worker": settings}, folder=tmp_path)
+        async with running as worker:
+            models = [{"name": "m", "targets": [{"worker": "w", "model": "m"}]}]
+            gateway = services.gateway({"workers": {"w": worker.address}, "models": models}, tmp_path)
+            async with gateway as served, Client(served.address) as client:
+                gate, reply = held()
+                upstream.will(reply)
+                async with client.open(ask("m")) as one:
+                    await one.text("Hel")
+                    assert_overloaded(await client.chat(ask("m")))
+                    gate.set()
+                    assert (await one.rest()).done
+                upstream.will(Reply.json(completion()))
+                assert (await client.chat(ask("m"))).status == 200

@@ -39,15 +39,6 @@ class House:
         new.write_text(json.dumps({"gateway": settings}), encoding="utf-8")
         new.replace(self._file)
 
-    async def logged(self, words: str) -> str:
-        """Waits until it has logged that; returns the new part of its log."""
-        text = ""
-        async with asyncio.timeout(PATIENCE):
-            while words not in text:
-                await asyncio.sleep(0.02)
-                text += self.served.new_log()
-        return text
-
     async def models(self) -> list[str]:
         listed = (await self.client.ask("GET", "/v1/models")).json["data"]
         return [model["id"] for model in listed]
@@ -75,7 +66,7 @@ async def test_new_models_are_served_and_an_open_stream_goes_on(tmp_path: Path) 
         async with it.client.open(ask("old")) as stream:
             await stream.event()
             it.write(it.settings(models=[alias("new")]))
-            await it.logged("read anew")
+            await it.served.logged("read anew")
             assert await it.models() == ["new"]
             gone = await it.client.chat(ask("old"))
             assert (gone.status, gone.error()["code"]) == (404, "model_not_found")
@@ -94,7 +85,7 @@ async def test_a_worker_that_is_taken_out_finishes_what_it_has_begun(tmp_path: P
         async with it.client.open(ask("old")) as stream:
             await stream.event()
             it.write(it.settings(workers={"e": echo.address}, models=[]))
-            await it.logged("read anew")
+            await it.served.logged("read anew")
             assert "echo" in await it.models()  # the new worker's own list, known before anybody asks
             gate.set()
             assert (await stream.rest()).text() == "one two"
@@ -108,10 +99,10 @@ async def test_a_file_that_is_wrong_is_refused_and_the_next_one_counts(tmp_path:
             (it.settings(auth="keys", keys=[{"name": "k", "key_env": "NOT_SET_ANYWHERE"}]), "NOT_SET_ANYWHERE"),
         ):
             it.write(wrong)
-            assert word in await it.logged("refused")
+            assert word in await it.served.logged("refused")
             assert await it.models() == ["old"]
         it.write(it.settings(models=[alias("right")]))
-        await it.logged("read anew")
+        await it.served.logged("read anew")
         assert await it.models() == ["right"]
 
 
@@ -119,7 +110,7 @@ async def test_keys_change(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"  # of `test`
         it.write(it.settings(auth="keys", keys=[{"name": "k", "sha256": digest}]))
-        await it.logged("read anew")
+        await it.served.logged("read anew")
         assert (await it.client.ask("GET", "/v1/models")).status == 401
         assert (await it.client.ask("GET", "/v1/models", x_api_key="test")).status == 200
 
@@ -127,14 +118,15 @@ async def test_keys_change(tmp_path: Path) -> None:
 async def test_a_hangup_reads_it_anew(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         it.served.process.send_signal(signal.SIGHUP)
-        await it.logged("read anew")
+        await it.served.logged("read anew")
         assert await it.models() == ["old"]
 
 
 async def test_what_needs_a_restart_is_said(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         it.write(it.settings(max_header_bytes=2048, models=[alias("new")]))
-        assert "gateway.max_header_bytes: the new value counts from the next start" in await it.logged("read anew")
+        logged = await it.served.logged("read anew")
+        assert "gateway.max_header_bytes: the new value counts from the next start" in logged
         assert await it.models() == ["new"]
 
 

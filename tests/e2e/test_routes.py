@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support import services
 from support.client import Client, ask
+from support.services import Service
 from support.upstream import PATIENCE, Gate, Reply, ScriptedUpstream, chunk, completion, sse, text_stream
 
 both_ways = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
@@ -21,9 +22,10 @@ BUSY = Reply.json({"error": {"message": "Busy.", "type": "server_error"}}, 503)
 class Two:
     """Two upstreams, and a client of the gateway before them; address: the gateway's."""
 
-    def __init__(self, client: Client, address: str, first: ScriptedUpstream, second: ScriptedUpstream) -> None:
+    def __init__(self, client: Client, gateway: Service, first: ScriptedUpstream, second: ScriptedUpstream) -> None:
         self.client = client
-        self.address = address
+        self.gateway = gateway
+        self.address = gateway.address
         self.first = first
         self.second = second
 
@@ -58,7 +60,7 @@ async def route(
             services.gateway({"workers": {"w": worker.address}, "models": models, **(gateway or {})}, folder) as served,
             Client(served.address) as client,
         ):
-            yield Two(client, served.address, first, second)
+            yield Two(client, served, first, second)
 
 
 def good(streamed: bool, text: str = "Good.") -> Reply:
@@ -230,18 +232,32 @@ async def _few(folder: Path, two: Two, few: dict[str, int]) -> AsyncIterator[Cli
             yield client
 
 
-async def test_a_client_that_reads_nothing_is_cut_off(tmp_path: Path) -> None:
+@both_ways
+async def test_a_client_that_reads_nothing_is_cut_off(tmp_path: Path, streamed: bool) -> None:
     async with route(tmp_path, targets=1, gateway={"stall_timeout": 0.5}) as two:
         piece = sse(chunk({"role": "assistant", "content": "x" * 60_000}))
-        two.first.will(Reply.sse(*[piece] * 600, Gate()))
+        whole = Reply.json(completion("x" * 30_000_000))
+        two.first.will(Reply.sse(*[piece] * 600, Gate()) if streamed else whole)
         host, _, port = two.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
-        body = ask_body(True)
+        body = ask_body(streamed)
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         reader._transport.pause_reading()  # type: ignore[attr-defined]  # noqa: SLF001
-        await (await two.first.request()).closed()
+        if streamed:
+            await (await two.first.request()).closed()
+        await two.gateway.logged("cut off")
         writer.transport.abort()
+
+
+async def test_an_outage_of_every_target_is_not_multiplied(tmp_path: Path) -> None:
+    retries = {"ratio": 0.0, "reserve": 3}
+    async with route(tmp_path, gateway={"retries": retries, "breaker": {"failures": 1000}}) as two:
+        two.first.will(*[BUSY] * 5)
+        two.second.will(*[BUSY] * 3)
+        answers = [await two.client.chat(ask("m")) for _ in range(5)]
+        assert [answer.headers["x-trestle-attempts"] for answer in answers] == ["2", "2", "2", "1", "1"]
+        assert {answer.status for answer in answers} == {503}
 
 
 def ask_body(streamed: bool) -> bytes:

@@ -36,6 +36,15 @@ class Service:
         new, self._read = text[self._read :], len(text)
         return new
 
+    async def logged(self, words: str) -> str:
+        """Waits until it has logged that; returns what is new in its log."""
+        text = self.new_log()
+        async with asyncio.timeout(PATIENCE):
+            while words not in text:
+                await asyncio.sleep(0.02)
+                text += self.new_log()
+        return text
+
     async def stop(self) -> int:
         """Asks it to end, by SIGTERM; returns its exit status."""
         if self.process.returncode is None:
