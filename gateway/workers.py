@@ -45,7 +45,8 @@ class Worker:
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.http2.bdp_probe", 0),  # its growing windows hold megabytes of a stream that nobody reads
-                ("grpc.enable_retries", 0),  # one layer retries, and it is not this one
+                # Without a policy only what the worker has never seen is tried again, as when it just said goodbye.
+                ("grpc.enable_retries", 1),
                 ("grpc.service_config", _SERVICE_CONFIG),
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.keepalive_time_ms", 30_000),
