@@ -1,13 +1,24 @@
-"""Tells when a service should read its configuration again: on SIGHUP, or when the file is another one."""
+"""Tells when a service should read its configuration again: on SIGHUP, or when a file of it is another one."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 _INTERVAL: Final = 1.0
+Stamp: TypeAlias = tuple[int, int, int, int]
+"""What differs when a file is another one."""
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Of the file as it is now; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 class Watch:
@@ -19,7 +30,7 @@ class Watch:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known = self._look()
+        self._known = stamp(self._path)
         self._asked = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked.set)
 
@@ -31,15 +42,8 @@ class Watch:
                     await self._asked.wait()
             except TimeoutError:
                 pass
-            found = self._look()
+            found = stamp(self._path)
             if self._asked.is_set() or found not in (None, self._known):
                 self._asked.clear()
                 self._known = found
                 return
-
-    def _look(self) -> tuple[int, int, int, int] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

@@ -17,10 +17,12 @@ import msgspec
 import uvloop
 
 from trestle.config import ConfigError, load
+from trestle.tls import ServerFiles
 from worker import registry
+from worker.callers import Callers
 from worker.parameters import table
 from worker.server import probe, serve
-from worker.settings import MissingCredential, settings_type, upstreams_of
+from worker.settings import MissingCredential, check, settings_type, upstreams_of
 
 
 def main() -> int:
@@ -30,6 +32,7 @@ def main() -> int:
     parser.add_argument("family", nargs="?", choices=known, help="which family to serve")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
     parser.add_argument("--listen", metavar="ADDR", help="instead of worker.listen; port 0 takes a free one")
+    parser.add_argument("--health", metavar="ADDR", help="instead of worker.health; empty: nowhere")
     parser.add_argument(
         "--if-configured", action="store_true", help="end in peace, status 0, when a credential is not set"
     )
@@ -54,13 +57,19 @@ def main() -> int:
         # Other families' blocks may stand in the file; they are checked by their own workers.
         others = dict.fromkeys(known)
         settings = load(options.config, "worker", settings_type({**others, options.family: family}))
+        check(settings)
         if options.check:
+            Callers(settings.callers)
+            if settings.tls is not None:
+                ServerFiles("worker.tls", settings.tls)
             if hasattr(family, "upstream_type"):
                 upstreams_of(settings, family)
             print(f"{options.config}: the {options.family} worker's part is right")
             return 0
         if options.listen:
             settings = msgspec.structs.replace(settings, listen=options.listen)
+        if options.health is not None:
+            settings = msgspec.structs.replace(settings, health=options.health)
         logging.basicConfig(
             level=settings.log_level.upper(),
             format=f"%(asctime)s %(levelname)s worker {options.family}: %(message)s",

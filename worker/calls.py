@@ -13,6 +13,7 @@ import grpc
 
 from trestle.errors import DETAILS_KEY, CallError, Reason
 from trestle.v1 import chat_pb2, completion_pb2
+from worker.callers import caller
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 T = TypeVar("T")
@@ -30,34 +31,87 @@ _MARGIN_SHARE: Final = 0.1
 class CallMetadata:
     """What travels beside a request, from gRPC metadata, and what is known of the call itself.
 
-    request_id: empty when the caller gave none. strict: an ignored parameter is an error. may_retry: no other target
-    waits, so retries are this worker's business. deadline: an instant of the loop's clock by which the call must have
-    ended, a little before gRPC's own, so that its status and details still arrive; None for none. usage: what was used
-    so far, of a call that did not get to say it.
+    request: what was asked. caller: who calls, as worker.callers has it; empty where nobody asks. account, session,
+    client: whom it calls for; empty where it does not say, or may not. request_id: empty when the caller gave none.
+    strict: an ignored parameter is an error. may_retry: no other target waits, so retries are this worker's business.
+    deadline: an instant of the loop's clock by which the call must have ended, a little before gRPC's own, so that its
+    status and details still arrive; None for none. usage: what was used so far. status: what it ended with, by its
+    name in gRPC.
     """
 
-    __slots__ = ("deadline", "may_retry", "request_id", "strict", "usage")
+    __slots__ = (
+        "_since",
+        "account",
+        "caller",
+        "client",
+        "deadline",
+        "may_retry",
+        "request",
+        "request_id",
+        "session",
+        "status",
+        "strict",
+        "usage",
+    )
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, request: Any) -> None:
+        now = asyncio.get_running_loop().time()
+        self._since = now
+        self.request = request
+        self.caller, trusted = caller.get()
+        self.account = self.session = self.client = ""
+        self.status = grpc.StatusCode.CANCELLED.name
         self.request_id = ""
         self.strict = False
         self.may_retry = True
         self.usage: chat_pb2.Usage | None = None
         left: float | None = context.time_remaining()  # None without a deadline, whatever its stub says
         self.deadline: float | None = (
-            None if left is None else asyncio.get_running_loop().time() + left - min(_MARGIN, left * _MARGIN_SHARE)
+            None if left is None else now + left - min(_MARGIN, left * _MARGIN_SHARE)
         )
         for name, value in context.invocation_metadata() or ():
             if name == "x-request-id":
-                self.request_id = value if isinstance(value, str) else value.decode("ascii", "replace")
+                self.request_id = _text(value)
             elif name == "x-trestle-strict":
                 self.strict = value == "true"
             elif name == "x-trestle-attempts-left":
                 self.may_retry = value == "0"
+            elif trusted:
+                if name == "x-account-id":
+                    self.account = _text(value)
+                elif name == "x-session-id":
+                    self.session = _text(value)
+                elif name == "x-client-id":
+                    self.client = _text(value)
 
     def left(self) -> float | None:
         """Seconds until the deadline; None for none."""
         return None if self.deadline is None else self.deadline - asyncio.get_running_loop().time()
+
+    def record(self) -> None:
+        """Writes down who called and what it used."""
+        usage = self.usage
+        log.info(
+            "call caller=%s account=%s method=%s model=%r upstream=%r status=%s input_tokens=%s output_tokens=%s "
+            "estimated=%s seconds=%.3f session=%r client=%r request_id=%r",
+            self.caller,
+            self.account,
+            self.request.DESCRIPTOR.name.removesuffix("Request"),
+            getattr(self.request, "model", ""),
+            getattr(self.request, "upstream", ""),
+            self.status,
+            "" if usage is None else usage.input_tokens,
+            "" if usage is None else usage.output_tokens,
+            "" if usage is None else str(usage.estimated).lower(),
+            asyncio.get_running_loop().time() - self._since,
+            self.session,
+            self.client,
+            self.request_id,
+        )
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("ascii", "replace")
 
 
 class Calls:
@@ -76,9 +130,13 @@ class Calls:
             await _fail(CallError(Reason.OVERLOADED, full, code="overloaded", retry_after=1.0), context, call)
         self._open += 1
         try:
-            return await _guarded(work, context, call)
+            answer = await _guarded(work, context, call)
+            call.status = grpc.StatusCode.OK.name
+            return answer
         finally:
             self._open -= 1
+            if call.caller:
+                call.record()
             if self._emptied is not None and not self._open:
                 self._emptied.set()
 
@@ -114,10 +172,12 @@ async def _guarded(work: Awaitable[T], context: Context, call: CallMetadata) -> 
 
 
 async def _fail(error: CallError, context: Context, call: CallMetadata) -> NoReturn:
+    call.status = STATUS_CODES[error.status].name
+    call.usage = error.usage or call.usage
     log.warning(
         "request_id=%s status=%s reason=%s upstream=%s upstream_status=%s: %s",
         call.request_id,
-        STATUS_CODES[error.status].name,
+        call.status,
         error.reason.value,
         error.upstream,
         error.upstream_status,

@@ -17,9 +17,9 @@ _COUNTS: Final = tuple(
 )
 
 
-async def fan_out(request: chat_pb2.ChatRequest, answer: Answer, send: Send) -> None:
+async def fan_out(request: chat_pb2.ChatRequest, answer: Answer, send: Send) -> chat_pb2.Usage | None:
     """Calls `answer` for each of the request's n choices and merges what they send: choices numbered, one started,
-    usage summed. The first failure ends the rest and is raised, with the usage of all."""
+    usage summed, and returned. The first failure ends the rest and is raised, with the usage of all."""
     merge = _Merge(request.sampling.n, send)
     try:
         async with asyncio.TaskGroup() as group:
@@ -31,6 +31,7 @@ async def fan_out(request: chat_pb2.ChatRequest, answer: Answer, send: Send) -> 
             merge.take_usage(failures.exceptions)
             failure.usage = merge.usage()
         raise failure from None
+    return merge.usage()
 
 
 def _single(request: chat_pb2.ChatRequest, choice: int) -> chat_pb2.ChatRequest:

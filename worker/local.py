@@ -26,30 +26,33 @@ class LocalService(worker_service_pb2_grpc.WorkerServiceServicer):
         self._family = family
 
     async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> None:  # type: ignore[override]
-        call = CallMetadata(context)
+        call = CallMetadata(context, request)
         await self._calls.run(self._chat(request, context, call), context, call)
 
     async def _chat(self, request: chat_pb2.ChatRequest, context: Context, call: CallMetadata) -> None:
         need(bool(request.model), "model")
         need(bool(request.messages), "messages")
         await tell_ignored(self._family.ignored_params(request), self._family.name, context, call)
-        await _play(self._family.answer(request), context, None if request.stream else chat_pb2.ChatResponse())
+        whole = None if request.stream else chat_pb2.ChatResponse()
+        await _play(self._family.answer(request), context, whole, call)
 
     async def Complete(  # type: ignore[override]
         self, request: completion_pb2.CompleteRequest, context: Context
     ) -> None:
-        call = CallMetadata(context)
-        await self._calls.run(self._complete(request, context), context, call)
+        call = CallMetadata(context, request)
+        await self._calls.run(self._complete(request, context, call), context, call)
 
-    async def _complete(self, request: completion_pb2.CompleteRequest, context: Context) -> None:
+    async def _complete(
+        self, request: completion_pb2.CompleteRequest, context: Context, call: CallMetadata
+    ) -> None:
         need(bool(request.model), "model")
         whole = None if request.stream else completion_pb2.CompleteResponse()
-        await _play(self._family.complete(request), context, whole)
+        await _play(self._family.complete(request), context, whole, call)
 
     async def Embed(
         self, request: embedding_pb2.EmbedRequest, context: Context
     ) -> embedding_pb2.EmbedResponse:
-        call = CallMetadata(context)
+        call = CallMetadata(context, request)
         return await self._calls.run(self._embed(request, context, call), context, call)
 
     async def _embed(
@@ -58,12 +61,14 @@ class LocalService(worker_service_pb2_grpc.WorkerServiceServicer):
         need(bool(request.model), "model")
         need(bool(request.inputs), "input")
         await tell_ignored(self._family.ignored_embed_params(request), self._family.name, context, call)
-        return self._family.embed(request)
+        response = self._family.embed(request)
+        call.usage = response.usage
+        return response
 
     async def Moderate(
         self, request: moderation_pb2.ModerateRequest, context: Context
     ) -> moderation_pb2.ModerateResponse:
-        return await self._calls.run(self._moderate(), context, CallMetadata(context))
+        return await self._calls.run(self._moderate(), context, CallMetadata(context, request))
 
     async def _moderate(self) -> moderation_pb2.ModerateResponse:
         raise unimplemented(self._family.name, "moderation")
@@ -74,11 +79,14 @@ class LocalService(worker_service_pb2_grpc.WorkerServiceServicer):
         return model_pb2.ListModelsResponse(models=self._family.list_models())
 
 
-async def _play(steps: Iterator[R | Wait], context: Context, whole: R | None) -> None:
+async def _play(steps: Iterator[R | Wait], context: Context, whole: R | None, call: CallMetadata) -> None:
     """Sends what the steps say; all of it at the end, where there is a `whole` to gather it in."""
     send = context.write if whole is None else collector(whole)
     for step in steps:
         if not isinstance(step, Wait):
+            for chunk in step.chunks if call.caller else ():
+                if chunk.HasField("usage"):
+                    call.usage = chunk.usage
             await send(step)
         elif math.isinf(step.seconds):
             await asyncio.get_running_loop().create_future()  # until the caller gives up

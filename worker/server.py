@@ -14,29 +14,28 @@ from grpc_reflection.v1alpha import reflection
 
 from trestle import memory
 from trestle.config import ConfigError
+from trestle.tls import ServerFiles, server_credentials
 from trestle.v1 import worker_service_pb2, worker_service_pb2_grpc
+from worker.callers import Callers, Door
 from worker.calls import Calls
 from worker.credentials import tokens_for
 from worker.family import LocalFamily, RemoteFamily
 from worker.local import LocalService
 from worker.service import RemoteService
-from worker.settings import WorkerSettings, upstreams_of
+from worker.settings import WorkerSettings, check_exposed, upstreams_of
 from worker.upstream import UpstreamClient
 
 log: Final = logging.getLogger("worker")
 SERVICE: Final[str] = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 # For the last answers' statuses to leave.
 _LAST_MOMENT: Final = 0.5
-_LOOPBACK: Final = ("127.", "localhost:", "[::1]:", "unix:")
+_FOR_EVER: Final = 2**31 - 1
 
 
 async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSettings) -> None:
     """Serves until SIGTERM or SIGINT, then lets open calls finish. Raises `ConfigError` when it may not or cannot."""
-    if not settings.insecure and not settings.listen.startswith(_LOOPBACK):
-        raise ConfigError(
-            f"worker.listen: {settings.listen} is not loopback and nothing protects it; "
-            "set worker.insecure: true if its network is trusted"
-        )
+    check_exposed(settings)
+    callers = Callers(settings.callers)
     calls = Calls(settings.max_calls)
     clients: dict[str, UpstreamClient[Any]] = {}
     servicer: worker_service_pb2_grpc.WorkerServiceServicer
@@ -49,24 +48,31 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
         local: Any = family
         servicer = LocalService(local, calls)
     server = grpc.aio.server(
+        interceptors=(Door(callers),) if settings.callers else (),
         options=(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
             ("grpc.http2.bdp_probe", 0),
-            # A gateway holds one connection for as long as it lives; its pings must not be taken for abuse.
+            # A gateway's pings must not be taken for abuse.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
-        )
+            ("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age)),
+            ("grpc.max_connection_age_grace_ms", _milliseconds(settings.max_connection_age_grace)),
+        ),
     )
     worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    try:
-        port = server.add_insecure_port(settings.listen)
-    except RuntimeError:
-        raise ConfigError(f"worker.listen: cannot listen on {settings.listen}; is the port taken?") from None
+    tls = None if settings.tls is None else ServerFiles("worker.tls", settings.tls)
+    address = _bind(server, "worker.listen", settings.listen, tls)
+    health_server = None
+    health_address = ""
+    if settings.health:
+        health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        health_pb2_grpc.add_HealthServicer_to_server(checks, health_server)
+        health_address = _bind(health_server, "worker.health", settings.health, None)
     # Before anybody is told that it serves, and so may ask it to end.
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -75,8 +81,11 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
     await server.start()
     for name in ("", SERVICE):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    host = settings.listen.rpartition(":")[0]
-    print(f"listening on {host}:{port}", flush=True)
+    if health_server is not None:
+        await health_server.start()
+    print(f"listening on {address}", flush=True)
+    if health_address:
+        print(f"health listening on {health_address}", flush=True)
     memory.settle()
     await stop.wait()
     await checks.enter_graceful_shutdown()
@@ -85,8 +94,27 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
         await asyncio.sleep(settings.drain_delay)
     log.info("stopping: no new calls, open ones have %g seconds", settings.drain_timeout)
     await _finish(server, calls, settings.drain_timeout)
+    if health_server is not None:
+        await health_server.stop(_LAST_MOMENT)
     for client in clients.values():
         await client.close()
+
+
+def _bind(server: grpc.aio.Server, name: str, address: str, tls: ServerFiles | None) -> str:
+    """The address as it turned out. name: of the setting that says it. Raises `ConfigError`."""
+    try:
+        if tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, server_credentials(tls))
+    except RuntimeError:
+        raise ConfigError(f"{name}: cannot listen on {address}; is the port taken?") from None
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _milliseconds(seconds: float) -> int:
+    """As gRPC takes a time; zero is for ever."""
+    return round(seconds * 1000) or _FOR_EVER
 
 
 async def _finish(server: grpc.aio.Server, calls: Calls, seconds: float) -> None:

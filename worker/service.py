@@ -60,7 +60,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         self._tails: set[asyncio.Task[None]] = set()
 
     async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> None:  # type: ignore[override]
-        call = CallMetadata(context)
+        call = CallMetadata(context, request)
         await self._calls.run(self._chat(request, context, call), context, call)
 
     async def _chat(self, request: chat_pb2.ChatRequest, context: Context, call: CallMetadata) -> None:
@@ -85,7 +85,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         whole = None if request.stream else chat_pb2.ChatResponse()
         send = context.write if whole is None else collector(whole)
         if request.sampling.n > 1 and not family.native_n:
-            await fan_out(request, answer, send)
+            call.usage = await fan_out(request, answer, send)
         else:
             await answer(request, send)
         if whole is not None:
@@ -94,7 +94,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def Complete(  # type: ignore[override]
         self, request: completion_pb2.CompleteRequest, context: Context
     ) -> None:
-        call = CallMetadata(context)
+        call = CallMetadata(context, request)
         await self._calls.run(self._complete(request, context, call), context, call)
 
     async def _complete(
@@ -120,7 +120,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def Embed(
         self, request: embedding_pb2.EmbedRequest, context: Context
     ) -> embedding_pb2.EmbedResponse:
-        call = CallMetadata(context)
+        call = CallMetadata(context, request)
         return await self._calls.run(self._embed(request, context, call), context, call)
 
     async def _embed(
@@ -135,12 +135,14 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         await tell_ignored(ignored, self._family.name, context, call)
         body = await self._whole(client, self._embeds.encode_embed(request, client.upstream), call)
         with _said_by(client):
-            return self._embeds.decode_embed(body, request)
+            response = self._embeds.decode_embed(body, request)
+        call.usage = response.usage
+        return response
 
     async def Moderate(
         self, request: moderation_pb2.ModerateRequest, context: Context
     ) -> moderation_pb2.ModerateResponse:
-        call = CallMetadata(context)
+        call = CallMetadata(context, request)
         return await self._calls.run(self._moderate(request, call), context, call)
 
     async def _moderate(
@@ -157,7 +159,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
-        call = CallMetadata(context)
+        call = CallMetadata(context, request)
         return await self._calls.run(self._list_models(call), context, call)
 
     async def _list_models(self, call: CallMetadata) -> model_pb2.ListModelsResponse:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
 from trestle.config import ConfigError
+from trestle.tls import ServerTls
+from worker.callers import CallerSettings
 from worker.family import RemoteFamily, Upstream
+
+_LOOPBACK: Final = ("127.", "localhost:", "[::1]:", "unix:")
 
 
 class MissingCredential(ConfigError):
@@ -20,18 +24,53 @@ class MissingCredential(ConfigError):
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`worker:` in the file, beside one block per family (`openai: {upstreams: {name: ...}}`).
 
-    listen: where gRPC is served. insecure: lets it listen off loopback without TLS, on a network that is trusted.
-    max_message_bytes: the largest request taken; max_calls: how many calls are served at once. After SIGTERM:
-    drain_delay seconds of going on while health says NOT_SERVING, then drain_timeout for open calls to finish.
+    listen: where gRPC is served. tls: with which certificate; absent: in the clear. callers: who may call; absent:
+    whoever can. insecure: lets it listen off loopback with neither, on a network that is trusted. health: where
+    grpc.health.v1, and nothing else, is served in the clear, for probes that speak no TLS; empty: nowhere.
+    max_message_bytes: the largest request taken; max_calls: how many calls are served at once. max_connection_age:
+    seconds after which a connection, give or take a tenth, takes no new calls, so that callers connect anew, also to
+    replicas that have come since (zero: never); max_connection_age_grace: seconds that its open calls have then (zero:
+    as long as they take). After SIGTERM: drain_delay seconds of going on while health says NOT_SERVING, then
+    drain_timeout for open calls to finish.
     """
 
     listen: str = "127.0.0.1:50051"
+    tls: ServerTls | None = None
+    callers: list[CallerSettings] = []
     insecure: bool = False
+    health: str = ""
     max_message_bytes: int = 128 * 1024 * 1024
     max_calls: Annotated[int, Meta(ge=1)] = 10_000
+    max_connection_age: Annotated[float, Meta(ge=0)] = 300.0
+    max_connection_age_grace: Annotated[float, Meta(ge=0)] = 0.0
     drain_delay: Annotated[float, Meta(ge=0)] = 0.0
     drain_timeout: Annotated[float, Meta(ge=0)] = 30.0
     log_level: str = "info"
+
+
+def check(settings: WorkerSettings) -> None:
+    """What the types cannot say. Raises `ConfigError` with the path of the key at fault."""
+    asks_certificates = settings.tls is not None and bool(settings.tls.client_ca)
+    if asks_certificates and not settings.callers:
+        raise ConfigError("worker.tls.client_ca: needs worker.callers, which say whose certificates may call")
+    for i, caller in enumerate(settings.callers):
+        where = f"worker.callers[{i}]"
+        if not caller.name:
+            raise ConfigError(f"{where}.name: is empty")
+        if not caller.identities and not caller.token_envs:
+            raise ConfigError(f"{where}: needs identities, token_envs or both")
+        if caller.identities and not asks_certificates:
+            raise ConfigError(f"{where}.identities: needs worker.tls.client_ca, or nobody shows a certificate")
+
+
+def check_exposed(settings: WorkerSettings) -> None:
+    """Raises `ConfigError` where others than this machine could call, and nothing would protect the worker."""
+    protected = settings.tls is not None or settings.callers or settings.insecure
+    if not protected and not settings.listen.startswith(_LOOPBACK):
+        raise ConfigError(
+            f"worker.listen: {settings.listen} is not loopback and nothing protects it; set worker.tls, or "
+            "worker.callers with tokens, or worker.insecure: true if its network is trusted"
+        )
 
 
 def settings_type(families: Mapping[str, Any]) -> type[WorkerSettings]:

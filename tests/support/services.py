@@ -126,9 +126,11 @@ async def worker(
     upstreams: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
     listen: str = FREE_PORT,
+    settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Service]:
-    """A worker of this family; upstreams: by name, as the configuration has them."""
-    config = {"worker": {family: {"upstreams": upstreams}} if upstreams is not None else {}}
+    """A worker of this family; upstreams: by name, as the configuration has them; settings: of all workers."""
+    own = {family: {"upstreams": upstreams}} if upstreams is not None else {}
+    config = {"worker": {**(settings or {}), **own}}
     name = f"worker-{family}"
     options = {"config": config, "folder": folder, "environment": environment, "listen": listen}
     async with running(name, "worker", family, **options) as service:

@@ -16,7 +16,7 @@ DOCUMENT: dict[str, Any] = {
             "openai": "127.0.0.1:50051",
             "local": "localhost:1",
             "far": "dns:///worker-far:50051",
-            "echo": "[::1]:50054",
+            "echo": {"address": "[::1]:50054", "max_calls": 5},
             "sock": "unix:/run/trestle.sock",
         },
     },

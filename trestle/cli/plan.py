@@ -24,13 +24,14 @@ def plan(document: Mapping[str, Any], environment: Mapping[str, str]) -> Plan:
     here: dict[str, str] = {}
     elsewhere: dict[str, str] = {}
     left_out: dict[str, list[str]] = {}
-    for name, address in _mapping(_mapping(document.get("gateway")).get("workers")).items():
-        if not str(address).startswith(LOOPBACK):
-            elsewhere[name] = str(address)
+    for name, worker in _mapping(_mapping(document.get("gateway")).get("workers")).items():
+        address = str(_mapping(worker).get("address", worker))
+        if not address.startswith(LOOPBACK):
+            elsewhere[name] = address
         elif unset := [variable for variable in credentials(document, name) if not environment.get(variable)]:
             left_out[name] = unset
         else:
-            here[name] = str(address)
+            here[name] = address
     return Plan(here, elsewhere, left_out)
 
 

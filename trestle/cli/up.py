@@ -107,7 +107,8 @@ class _Supervisor:
             loop.add_signal_handler(number, self._signalled)
         try:
             for name, address in workers.here.items():
-                arguments = ("worker", name, "--config", str(config), "--listen", address)
+                # One listener for probes would be asked for by each of them.
+                arguments = ("worker", name, "--config", str(config), "--listen", address, "--health", "")
                 self._workers.append(await _Service.start(f"worker {name}", *arguments))
             for service in self._workers:
                 await self._unless_over(service.address())

@@ -1,0 +1,174 @@
+"""Certificates: what a server shows and a client trusts, in PEM files that may change while they are used."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import grpc
+import msgspec
+
+from trestle.config import ConfigError
+from trestle.watch import Stamp, stamp
+
+log: Final = logging.getLogger("trestle")
+_TRIES: Final = 3
+
+
+class ServerTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a server shows: its certificate, with the chain behind it, and the key to it, PEM files. client_ca: who must
+    have signed what clients show; empty: they need show nothing. New files count for the next connection."""
+
+    certificate: str
+    key: str
+    client_ca: str = ""
+
+
+class ClientTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a client knows its server, and shows who it is itself, in PEM files. ca: who must have signed the server's
+    certificate; empty: one of the authorities that gRPC knows. name: what that certificate must be for; empty: the name
+    in the address. certificate, key: its own; empty: it shows none."""
+
+    ca: str = ""
+    name: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+class Pem(NamedTuple):
+    """What stands in the files; empty for a file that is not named."""
+
+    certificate: bytes
+    key: bytes
+    ca: bytes
+
+
+class ServerFiles:
+    """A server's files, looked at with each new connection. where: the path of the settings. minimum: the oldest TLS
+    that `context` speaks. pem: what stood in the files when they were last right; context: made of the same, for a
+    server that does not speak gRPC. Raises `ConfigError` for files that cannot be used."""
+
+    def __init__(self, where: str, tls: ServerTls, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> None:
+        self._where = where
+        self._tls = tls
+        self._minimum = minimum
+        self._paths = [Path(name) for name in (tls.certificate, tls.key, tls.client_ca) if name]
+        self._known = _stamps(self._paths)
+        self._lock = threading.Lock()  # gRPC asks from threads of its own
+        self.pem, self.context = self._read()
+
+    def look(self) -> bool:
+        """Reads the files again if they have changed; whether `pem` and `context` are others now. Files that cannot be
+        used are logged, and what was known stays."""
+        with self._lock:
+            found = _stamps(self._paths)
+            if found == self._known:
+                return False
+            self._known = found
+            try:
+                self.pem, self.context = self._read()
+            except ConfigError as error:
+                log.error("the new certificate is refused, the old one stays: %s", error)
+                return False
+            log.info("%s: the certificate has been read anew", self._where)
+            return True
+
+    def _read(self) -> tuple[Pem, ssl.SSLContext]:
+        tls = self._tls
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = self._minimum
+        pem = _read(self._where, context, tls.certificate, tls.key, "client_ca", tls.client_ca)
+        if tls.client_ca:
+            context.verify_mode = ssl.CERT_REQUIRED
+            # A session taken up again is not verified again, and an authority may be trusted no longer.
+            context.num_tickets = 0
+            context.options |= ssl.OP_NO_TICKET
+        return pem, context
+
+
+def http_context(files: ServerFiles) -> ssl.SSLContext:
+    """For a server of HTTP/1.1, now and with files that change."""
+    first = files.context
+    first.set_alpn_protocols(["http/1.1"])
+
+    def renew(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+        files.look()
+        if files.context is not first:
+            connection.context = files.context
+
+    first.sni_callback = renew  # called for every connection, whatever it names
+    return first
+
+
+def server_credentials(files: ServerFiles) -> grpc.ServerCredentials:
+    """For a server of gRPC, now and with files that change."""
+
+    def renew() -> Any:  # None where nothing is new, whatever the stub says
+        return _configuration(files.pem) if files.look() else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(files.pem), renew, require_client_authentication=bool(files.pem.ca)
+    )
+
+
+def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.ca or None)
+
+
+def read_client(where: str, tls: ClientTls) -> Pem:
+    """What stands in a client's files. Raises `ConfigError` for files that cannot be used."""
+    if bool(tls.certificate) != bool(tls.key):
+        raise ConfigError(f"{where}: certificate and key go together")
+    return _read(where, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls.certificate, tls.key, "ca", tls.ca)
+
+
+def client_files(tls: ClientTls) -> list[Path]:
+    """The files that a client's settings name."""
+    return [Path(name) for name in (tls.ca, tls.certificate, tls.key) if name]
+
+
+def channel_credentials(pem: Pem) -> grpc.ChannelCredentials:
+    """For a client of gRPC."""
+    return grpc.ssl_channel_credentials(pem.ca or None, pem.key or None, pem.certificate or None)
+
+
+def _read(where: str, context: ssl.SSLContext, certificate: str, key: str, ca_key: str, ca: str) -> Pem:
+    """What stands in the files, tried with `context`, which then has it. ca_key: how the settings name that file."""
+    paths = [Path(name) for name in (certificate, key, ca) if name]
+    for _ in range(_TRIES):
+        before = _stamps(paths)
+        pem = Pem(
+            _content(f"{where}.certificate", certificate),
+            _content(f"{where}.key", key),
+            _content(f"{where}.{ca_key}", ca),
+        )
+        if certificate:
+            try:
+                context.load_cert_chain(certificate, key, password="")  # of a key that is enciphered: it asks nobody
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"{where}: {certificate} and {key} are no certificate and its key: {error}") from None
+        if before == _stamps(paths):
+            break
+    if ca:
+        try:
+            context.load_verify_locations(cadata=pem.ca.decode("ascii"))
+        except (ssl.SSLError, ValueError):
+            raise ConfigError(f"{where}.{ca_key}: {ca} holds no certificate") from None
+    return pem
+
+
+def _content(where: str, name: str) -> bytes:
+    if not name:
+        return b""
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{where}: {name}: {error.strerror}") from None
+
+
+def _stamps(paths: Iterable[Path]) -> list[Stamp | None]:
+    return [stamp(path) for path in paths]
