@@ -7,6 +7,8 @@ import os
 # Before grpc is imported: its older poller costs who calls about a quarter less CPU (docs/performance.md).
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# So that a worker's address can be chosen by the session, without xDS.
+os.environ.setdefault("GRPC_EXPERIMENTAL_RING_HASH_SET_REQUEST_HASH_KEY", "true")
 
 import argparse
 import logging
@@ -16,8 +18,9 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from gateway.process import serve
+from gateway.process import serve, server_files
 from gateway.settings import GatewaySettings, admin_keys, check, configured_keys, only_workers
+from gateway.workers import read_links
 from trestle.config import ConfigError, load
 
 
@@ -39,6 +42,9 @@ def main() -> int:
         settings = _read(options)
         if options.check:
             configured_keys(settings)
+            read_links(settings)
+            if settings.tls is not None:
+                server_files(settings.tls)
             if settings.admin is not None:
                 admin_keys(settings.admin)
             if settings.database:

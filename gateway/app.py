@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,9 +33,8 @@ from gateway.settings import (
     GatewaySettings,
     admin_keys,
     configured_keys,
-    endpoints,
 )
-from gateway.workers import Worker
+from gateway.workers import Worker, read_links
 
 if TYPE_CHECKING:
     from gateway.accounts import Accounts
@@ -78,11 +77,13 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Deck:
-    """What one reading of the configuration makes: the edge and what stands behind it."""
+    """What one reading of the configuration makes: the edge and what stands behind it. probes: an edge for them
+    alone."""
 
     settings: GatewaySettings
     keyring: Keyring
     edge: Edge
+    probes: Edge
     health: HealthHandler
     workers: Mapping[str, Worker]
     router: Router
@@ -104,7 +105,7 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
     workers = _workers(settings, before)
     router = Router(settings.models, workers)
     if before is not None:
-        router.take_over(before.router, [name for name in workers if workers[name] is before.workers.get(name)])
+        router.take_over(before.router, _still_there(workers, before.workers))
     catalogue = Catalogue(workers, router, settings.catalogue_interval)
     health = HealthHandler(workers)
     namespaces = _no_namespace if accounts is None else accounts.directory.namespace
@@ -122,6 +123,10 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
     )
     keep_alive = settings.keep_alive_interval
     sessions = SessionsHandler(parts.sessions, keep_alive)
+    probes = [
+        Published("GET", "/healthz", health.live, operations.LIVE, versioned=False, guarded=False),
+        Published("GET", "/readyz", health.ready, operations.READY, versioned=False, guarded=False),
+    ]
     published = [
         Published("POST", "/chat/completions", GenerationHandler(CHAT, bridge, keep_alive).create, operations.CHAT),
         Published("POST", "/completions", GenerationHandler(TEXT, bridge, keep_alive).create, operations.COMPLETION),
@@ -130,8 +135,7 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
         Published("GET", "/models", models.list, operations.LIST_MODELS),
         Published("GET", "/models/{id:.+}", models.retrieve, operations.RETRIEVE_MODEL),
         Published("GET", "/sessions/{id}/events", sessions.events, operations.SESSION_EVENTS),
-        Published("GET", "/healthz", health.live, operations.LIVE, versioned=False, guarded=False),
-        Published("GET", "/readyz", health.ready, operations.READY, versioned=False, guarded=False),
+        *probes,
     ]
     if accounts is not None:
         published += _managed(accounts, workers)
@@ -139,22 +143,33 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
     published.append(
         Published("GET", "/openapi.json", description.describe, operations.DESCRIBE, versioned=False, guarded=False)
     )
-    table = Table(endpoint for each in published for endpoint in each.endpoints())
+    table = _table(published)
     parts.places.most = settings.max_requests
     edge = Edge(table, keyring, settings.cors, parts.places)
-    return Deck(settings, keyring, edge, health, workers, router, catalogue)
+    alone = Edge(_table(probes), keyring, CorsSettings(), Places())
+    return Deck(settings, keyring, edge, alone, health, workers, router, catalogue)
+
+
+def _table(published: Iterable[Published]) -> Table:
+    return Table(endpoint for each in published for endpoint in each.endpoints())
 
 
 def _workers(settings: GatewaySettings, before: Deck | None) -> Mapping[str, Worker]:
-    """One of the deck before is used again where it would be made of the same."""
+    """One of the deck before is used again where it would be made of the same. Raises `ConfigError`."""
     workers: dict[str, Worker] = {}
-    for name, endpoint in endpoints(settings).items():
+    for name, link in read_links(settings).items():
         old = None if before is None else before.workers.get(name)
-        if old is not None and old.made_of == (endpoint, settings.max_message_bytes):
-            workers[name] = old
-        else:
-            workers[name] = Worker(name, endpoint, settings.max_message_bytes)
+        workers[name] = old if old is not None and old.link == link else Worker(name, link)
     return workers
+
+
+def _still_there(workers: Mapping[str, Worker], before: Mapping[str, Worker]) -> list[str]:
+    """Those that are where they were, be it over another channel."""
+    return [
+        name
+        for name, worker in workers.items()
+        if name in before and worker.link.endpoint.address == before[name].link.endpoint.address
+    ]
 
 
 async def open_accounts(settings: GatewaySettings) -> Accounts | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,11 +37,16 @@ class Bounds:
 
 
 class Listener:
-    """answer: what every request is answered with. Make it inside a running loop."""
+    """answer: what every request is answered with. context: of TLS; None: in the clear. Make it inside a running
+    loop."""
 
     def __init__(
-        self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], bounds: Bounds
+        self,
+        answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        bounds: Bounds,
+        context: ssl.SSLContext | None = None,
     ) -> None:
+        self._context = context
         # aiohttp's low-level server: its application, router and middleware would only cost time.
         server = _Server(
             answer,
@@ -57,7 +63,9 @@ class Listener:
         `HOST:PORT`. Raises `ConfigError`."""
         await self._runner.setup()
         host, _, port = address.rpartition(":")
-        site = web.TCPSite(self._runner, host.strip("[]"), int(port), reuse_port=reuse_port or None)
+        site = web.TCPSite(
+            self._runner, host.strip("[]"), int(port), ssl_context=self._context, reuse_port=reuse_port or None
+        )
         try:
             await site.start()
         except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -16,24 +17,27 @@ from gateway.app import Deck, Parts, admin_edge, assemble, open_accounts
 from gateway.listener import Bounds, Listener
 from gateway.session_service import SessionListener, SessionServicer
 from gateway.sessions import SessionHub
-from gateway.settings import NEEDS_RESTART, GatewaySettings, check
+from gateway.settings import NEEDS_RESTART, GatewaySettings, GatewayTls, check, endpoints
 from gateway.workers import Worker
 from trestle import memory
 from trestle.config import ConfigError
+from trestle.tls import ServerFiles, client_files, http_context
 from trestle.watch import Watch
 
 log = logging.getLogger("gateway")
 # What workers that are new may take to list their models before the deck that knows them serves.
 _ACQUAINTANCE: Final = 2.0
+_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 async def serve(settings: GatewaySettings, path: Path, read: Callable[[], GatewaySettings]) -> None:
     """Serves until SIGTERM or SIGINT, then lets open answers finish. path: of the file that `read` gives the settings
     of, anew when it changes. Raises `ConfigError` when it cannot."""
     watch = Watch(path)
+    watch.follow(certificates(settings))
     accounts = await open_accounts(settings)
     try:
-        await Process(settings, Parts(accounts, SessionHub(settings.sessions)), read).run(watch)
+        await Process(settings, Parts(accounts, SessionHub(settings.sessions)), read, watch).run()
     finally:
         if accounts is not None:
             await accounts.close()
@@ -43,8 +47,11 @@ class Process:
     """Serves from a deck, and from another one when the configuration has changed: what was begun on the old deck ends
     there. refused: whether the last reading was; what counts then is the one before."""
 
-    def __init__(self, settings: GatewaySettings, parts: Parts, read: Callable[[], GatewaySettings]) -> None:
+    def __init__(
+        self, settings: GatewaySettings, parts: Parts, read: Callable[[], GatewaySettings], watch: Watch
+    ) -> None:
         self.refused = False
+        self._watch = watch
         self._parts = parts
         self._read = read
         self._deck = assemble(settings, parts)
@@ -53,39 +60,46 @@ class Process:
         self._grpc: SessionListener | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
-    async def run(self, watch: Watch) -> None:
+    async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
         # Before anybody is told that it serves, and so may ask it to end.
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         settings, accounts = self._deck.settings, self._parts.accounts
+        tls = None if settings.tls is None else server_files(settings.tls)
+        context = None if tls is None else http_context(tls)
         listeners = []
-        admin_address = ""
+        others: list[str] = []
         if accounts is not None and settings.admin is not None:
-            listeners.append(_listener(admin_edge(settings.admin, accounts).answer, settings))
+            listeners.append(_listener(admin_edge(settings.admin, accounts).answer, settings, context))
             admin_address = await listeners[-1].listen("gateway.admin.listen", settings.admin.listen)
-        listeners.append(_listener(self._answer, settings))
+            others.append(f"admin API listening on {admin_address}")
+        listeners.append(_listener(self._answer, settings, context))
         address = await listeners[-1].listen("gateway.listen", settings.listen, reuse_port=settings.reuse_port)
-        grpc_address = ""
         if settings.grpc:
+            own = None if settings.tls is None else server_files(settings.tls)
             self._grpc = SessionListener(SessionServicer(self._parts.sessions, lambda: self._deck.keyring))
-            grpc_address = await self._grpc.listen(settings.grpc)
+            others.append(f"session events listening on {await self._grpc.listen(settings.grpc, own)}")
+        if settings.health:
+            listeners.insert(0, _listener(self._probe, settings, None))  # the last to go
+            others.append(f"health listening on {await listeners[0].listen('gateway.health', settings.health)}")
         self._listing = asyncio.create_task(self._deck.catalogue.run())
-        watching = [asyncio.create_task(self._follow(watch))]
+        watching = [asyncio.create_task(self._follow())]
         if accounts is not None:
             watching.append(asyncio.create_task(accounts.directory.run()))
         print(f"listening on {address}", flush=True)
-        if admin_address:
-            print(f"admin API listening on {admin_address}", flush=True)
-        if grpc_address:
-            print(f"session events listening on {grpc_address}", flush=True)
+        for line in others:
+            print(line, flush=True)
         memory.settle()
         await self._stop.wait()
         await self._drain(listeners, watching)
 
     def _answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         return self._deck.edge.answer(request)
+
+    def _probe(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        return self._deck.probes.answer(request)
 
     async def _drain(self, listeners: list[Listener], watching: list[asyncio.Task[None]]) -> None:
         settings, accounts = self._deck.settings, self._parts.accounts
@@ -111,9 +125,9 @@ class Process:
         for worker in self._deck.workers.values():
             await worker.close()
 
-    async def _follow(self, watch: Watch) -> None:
+    async def _follow(self) -> None:
         while True:
-            await watch.changed()
+            await self._watch.changed()
             try:
                 await self._change_over()
             except ConfigError as error:
@@ -126,7 +140,9 @@ class Process:
     async def _change_over(self) -> None:
         """Raises `ConfigError`; then nothing has changed."""
         before = self._deck
-        deck = assemble(_as_far_as_now(self._read(), before.settings), self._parts, before)
+        settings = _as_far_as_now(self._read(), before.settings)
+        self._watch.follow(certificates(settings))
+        deck = assemble(settings, self._parts, before)
         try:
             async with asyncio.timeout(_ACQUAINTANCE):
                 await deck.catalogue.ask(deck.router.unlisted)
@@ -166,9 +182,22 @@ def _as_far_as_now(new: GatewaySettings, old: GatewaySettings) -> GatewaySetting
 
 
 def _listener(
-    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], settings: GatewaySettings
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    settings: GatewaySettings,
+    context: ssl.SSLContext | None,
 ) -> Listener:
     bounds = Bounds(
         settings.max_header_bytes, settings.max_connections, settings.stall_timeout, settings.drain_timeout
     )
-    return Listener(answer, bounds)
+    return Listener(answer, bounds, context)
+
+
+def server_files(tls: GatewayTls) -> ServerFiles:
+    """Raises `ConfigError`."""
+    return ServerFiles("gateway.tls", tls, _VERSIONS[tls.min_version])
+
+
+def certificates(settings: GatewaySettings) -> list[Path]:
+    """The files that a change of makes new channels to workers."""
+    known = [endpoint.tls for endpoint in endpoints(settings).values() if endpoint.tls is not None]
+    return [path for tls in known for path in client_files(tls)]

@@ -313,6 +313,8 @@ class RoutedCall:
         request.upstream = target.upstream
         waiting = len(self._order) - 1 - at
         metadata = (*self._metadata, ("x-trestle-attempts-left", str(waiting))) if waiting else self._metadata
+        if worker.metadata:
+            metadata = (*metadata, *worker.metadata)
         timeout = self._deadline - self._loop.time()
         call = self._method(worker)(request, timeout=timeout, metadata=metadata)
         route = self._route

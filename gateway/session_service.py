@@ -16,6 +16,7 @@ from gateway.openai.fields import invalid
 from gateway.sessions import Sessions, event_id
 from trestle.config import ConfigError
 from trestle.errors import DETAILS_KEY, CallError
+from trestle.tls import ServerFiles, server_credentials
 from trestle.v1 import session_pb2, session_service_pb2, session_service_pb2_grpc
 
 log = logging.getLogger("gateway")
@@ -66,10 +67,13 @@ class SessionListener:
         self._checks = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._checks, self._server)
 
-    async def listen(self, address: str) -> str:
+    async def listen(self, address: str, tls: ServerFiles | None) -> str:
         """Serves from now on; returns the address as it turned out. Raises `ConfigError`."""
         try:
-            port = self._server.add_insecure_port(address)
+            if tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, server_credentials(tls))
         except RuntimeError:
             raise ConfigError(f"gateway.grpc: cannot listen on {address}; is the port taken?") from None
         await self._server.start()

@@ -13,6 +13,7 @@ from msgspec import Meta, structs
 
 from gateway.identity import DEFAULT_ACCOUNT, Identity
 from trestle.config import ConfigError
+from trestle.tls import ClientTls, ServerTls
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _ABOVE_ZERO: Final = (
@@ -27,6 +28,8 @@ _ABOVE_ZERO: Final = (
 )
 NEEDS_RESTART: Final = (
     "listen",
+    "tls",
+    "health",
     "reuse_port",
     "max_header_bytes",
     "max_connections",
@@ -70,13 +73,27 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class WorkerEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A worker, where more is to be said than its address (any gRPC target). max_calls: how many at once (zero: no
-    limit); queue: how many more may wait, queue_timeout seconds each."""
+    """A worker, where more is to be said than its address (any gRPC target). tls: how it is known, and knows us;
+    absent: it is spoken to in the clear. token_env: the environment variable with the bearer token that it is shown.
+    balance: which of the addresses behind a name is asked: each in turn, the one that the session's last request asked
+    (`x-session-id`), or those more often that say they have less to do. resolve_interval: seconds between two look-ups
+    of the name, at least. max_calls: how many at once (zero: no limit); queue: how many more may wait, queue_timeout
+    seconds each."""
 
     address: str
+    tls: ClientTls | None = None
+    token_env: str = ""
+    balance: Literal["round_robin", "session", "load"] = "round_robin"
+    resolve_interval: Annotated[float, Meta(ge=0.1)] = 10.0
     max_calls: Annotated[int, Meta(ge=0)] = 0
     queue: Annotated[int, Meta(ge=0)] = 100
     queue_timeout: Seconds = 5.0
+
+
+class GatewayTls(ServerTls, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """min_version: the oldest version of TLS that HTTP is served with."""
+
+    min_version: Literal["1.2", "1.3"] = "1.2"
 
 
 class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,7 +164,9 @@ class CorsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`gateway:` in the file.
 
-    listen: where HTTP is served. auth: `keys` asks every caller for a key of `keys`; `open` asks nobody, on loopback
+    listen: where HTTP is served. tls: with which certificate, on every listener; absent: in the clear. health: where
+    `/healthz` and `/readyz`, and nothing else, are served in the clear as well, for probes that have no certificate;
+    empty: nowhere. auth: `keys` asks every caller for a key of `keys`; `open` asks nobody, on loopback
     only. workers: name to gRPC target. models: the public catalogue; a worker that none of them names is listed by
     itself (its own ListModels). timeout: seconds a request may take in all, unless it says otherwise itself
     (`x-request-timeout`, `grpc-timeout`), which it may up to max_timeout. keep_alive_interval: seconds of silence
@@ -165,6 +184,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """
 
     listen: str = "127.0.0.1:8080"
+    tls: GatewayTls | None = None
+    health: str = ""
     auth: Literal["open", "keys"] = "keys"
     keys: list[KeySettings] = []
     workers: dict[str, str | WorkerEndpoint]
@@ -214,6 +235,8 @@ def check(settings: GatewaySettings) -> None:
             raise ConfigError("gateway.admin.listen: must be another address than gateway.listen")
     if settings.grpc:
         _check_address("gateway.grpc", settings.grpc)
+    if settings.health:
+        _check_address("gateway.health", settings.health)
     if settings.directory.interval <= 0:
         raise ConfigError("gateway.directory.interval: must be more than zero")
     names: set[str] = set()

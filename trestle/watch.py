@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -22,7 +23,7 @@ def stamp(path: Path) -> Stamp | None:
 
 
 class Watch:
-    """One file. Make it before the file is read, inside a running loop.
+    """Files of a configuration. Make it before they are read, inside a running loop.
 
     A file is another one when it was written, or replaced, or a link on the way to it leads elsewhere (so does
     Kubernetes change what it mounts from a ConfigMap); one that is gone for a moment is waited for.
@@ -30,20 +31,24 @@ class Watch:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known = stamp(self._path)
+        self._known = {path: stamp(path)}
         self._asked = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked.set)
 
+    def follow(self, others: Iterable[Path]) -> None:
+        """From now on these as well, instead of those before; call it before they are read."""
+        self._known = {self._path: self._known[self._path], **{path: stamp(path) for path in others}}
+
     async def changed(self) -> None:
-        """Returns when there is reason to read the file."""
+        """Returns when there is reason to read the files."""
         while True:
             try:
                 async with asyncio.timeout(_INTERVAL):
                     await self._asked.wait()
             except TimeoutError:
                 pass
-            found = stamp(self._path)
-            if self._asked.is_set() or found not in (None, self._known):
+            there = {path: found for path in self._known if (found := stamp(path)) is not None}
+            if self._asked.is_set() or any(found != self._known[path] for path, found in there.items()):
                 self._asked.clear()
-                self._known = found
+                self._known |= there
                 return

@@ -276,12 +276,10 @@ async def test_a_mounted_secret(tmp_path: Path, authority: Authority) -> None:
 async def test_probes_have_a_listener_of_their_own(tmp_path: Path, authority: Authority) -> None:
     config = settings(authority.issue(NAME), authority.ca, health=services.FREE_PORT)
     async with services.worker("echo", tmp_path, settings=config) as worker:
-        assert worker.process.stdout is not None
-        line = (await worker.process.stdout.readline()).decode().split()
-        assert line[:3] == ["health", "listening", "on"]
-        probe = await asyncio.create_subprocess_exec(*services.run("worker"), "--probe", line[3], cwd=services.ROOT)
+        address = await worker.other_address("health")
+        probe = await asyncio.create_subprocess_exec(*services.run("worker"), "--probe", address, cwd=services.ROOT)
         assert await probe.wait() == 0
-        async with grpc.aio.insecure_channel(line[3]) as opened:
+        async with grpc.aio.insecure_channel(address) as opened:
             assert (await failure(opened))[0] is grpc.StatusCode.UNIMPLEMENTED
 
 

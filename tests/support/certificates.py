@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ipaddress
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +35,12 @@ class Files:
         """The settings of a client that shows it. ca: whom it trusts, if not its own authority."""
         return {"certificate": str(self.certificate), "key": str(self.key), "ca": str(ca or self.ca), **more}
 
+    def context(self, ca: Path | None = None) -> ssl.SSLContext:
+        """Of an HTTP client that shows it. ca: whom it trusts, if not its own authority."""
+        context = ssl.create_default_context(cafile=str(ca or self.ca))
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
     def take(self, other: Files) -> None:
         """Becomes the other one: new files in the place of the old."""
         for old, new in ((self.certificate, other.certificate), (self.key, other.key)):
@@ -62,11 +69,9 @@ class Authority:
         self._issued = 0
 
     def issue(self, *names: str, expired: bool = False) -> Files:
-        """A certificate for these: DNS names, and URIs where there is `://`."""
+        """A certificate for these: DNS names, IP addresses, and URIs where there is `://`."""
         key = ec.generate_private_key(ec.SECP256R1())
-        alternatives: Sequence[x509.GeneralName] = [
-            x509.UniformResourceIdentifier(name) if "://" in name else x509.DNSName(name) for name in names
-        ]
+        alternatives = [_general(name) for name in names]
         builder = self._builder(x509.Name([]), key, expired)
         signed = builder.add_extension(x509.SubjectAlternativeName(alternatives), True).sign(self._key, hashes.SHA256())
         self._issued += 1
@@ -93,6 +98,15 @@ class Authority:
             .not_valid_before(now - 9 * _DAY)
             .not_valid_after(now - _DAY if expired else now + 9 * _DAY)
         )
+
+
+def _general(name: str) -> x509.GeneralName:
+    if "://" in name:
+        return x509.UniformResourceIdentifier(name)
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -155,10 +156,15 @@ class OpenStream:
 
 
 class Client:
-    """Speaks to one gateway. Use as an async context manager. headers: sent with each request."""
+    """Speaks to one gateway. Use as an async context manager. headers: sent with each request. context: of TLS; None:
+    in the clear."""
 
-    def __init__(self, address: str, headers: Mapping[str, str] | None = None) -> None:
-        self._session = aiohttp.ClientSession(f"http://{address}", headers=headers, read_bufsize=16 * 1024)
+    def __init__(
+        self, address: str, headers: Mapping[str, str] | None = None, context: ssl.SSLContext | None = None
+    ) -> None:
+        connector = None if context is None else aiohttp.TCPConnector(ssl=context)
+        url = f"{'http' if context is None else 'https'}://{address}"
+        self._session = aiohttp.ClientSession(url, headers=headers, read_bufsize=16 * 1024, connector=connector)
 
     async def __aenter__(self) -> Client:
         return self

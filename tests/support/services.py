@@ -45,6 +45,15 @@ class Service:
                 text += self.new_log()
         return text
 
+    async def other_address(self, what: str) -> str:
+        """Where else it listens, from its next line: `WHAT listening on ADDRESS`."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            line = (await self.process.stdout.readline()).decode().strip()
+        named, _, address = line.partition(f" {_LISTENING}")
+        assert named == what, line
+        return address
+
     async def stop(self) -> int:
         """Asks it to end, by SIGTERM; returns its exit status."""
         if self.process.returncode is None:

@@ -63,5 +63,10 @@ def is_open(document: Mapping[str, Any]) -> bool:
     return bool(_mapping(document.get("gateway")).get("auth") == "open")
 
 
+def is_encrypted(document: Mapping[str, Any]) -> bool:
+    """Whether the gateway speaks HTTPS."""
+    return bool(_mapping(document.get("gateway")).get("tls"))
+
+
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}

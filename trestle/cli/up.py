@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from trestle import __version__
 from trestle.cli.http import GatewayError, models
-from trestle.cli.plan import Plan, client_key, is_open, plan
+from trestle.cli.plan import Plan, client_key, is_encrypted, is_open, plan
 from trestle.config import ConfigError, read
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class _Supervisor:
             choices = ("--workers", names, *(("--listen", listen) if listen else ()))
             gateway = await _Service.start("gateway", "gateway", "--config", str(config), *choices)
             self._gateway.append(gateway)
-            base = _url(await self._unless_over(gateway.address()))
+            base = _url(await self._unless_over(gateway.address()), is_encrypted(document))
             await self._unless_over(_report(base, document, workers))
             await self._unless_over(loop.create_future())
         except _Over as over:
@@ -171,7 +171,7 @@ async def _report(base: str, document: Mapping[str, Any], workers: Plan) -> None
     print(f"    -d {shlex.quote(body)}\n\nCtrl-C stops it.", flush=True)
 
 
-def _url(address: str) -> str:
+def _url(address: str, encrypted: bool) -> str:
     """The URL at which this machine reaches a listener."""
     host, _, port = address.rpartition(":")
-    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '[::]', '') else host}:{port}"  # noqa: S104
+    return f"{'https' if encrypted else 'http'}://{'127.0.0.1' if host in ('0.0.0.0', '[::]', '') else host}:{port}"  # noqa: S104
