@@ -92,7 +92,7 @@ release-image: $(DEV) ## Keep the contract as released: later checks compare wit
 clean: ## Remove the environment and everything made
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
-EXTRAS := --extra gateway --extra worker --extra gemini
+EXTRAS := --extra cli --extra gateway --extra worker --extra gemini
 # No addresses of an index in what is committed: the reader's own pip knows where to look.
 LOCK = CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --upgrade --generate-hashes \
   --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links

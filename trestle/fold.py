@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from trestle.rawjson import join_array, join_object, split_array, split_object, value_of
-from trestle.v1 import chat_pb2
+from trestle.v1 import chat_pb2, completion_pb2
 
 _IN_PIECES: Final = frozenset({"text", "summary", "data", "arguments", "thinking"})
 
@@ -58,7 +58,7 @@ class FoldedChoice:
     finish: chat_pb2.Finish | None = None
     extra: dict[str, str] = field(default_factory=dict)
     delta_extra: dict[str, str] = field(default_factory=dict)
-    pieces: list[str] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list, repr=False)
 
 
 class AnswerFold:
@@ -134,6 +134,78 @@ class AnswerFold:
             if choice.logprobs is None:
                 choice.logprobs = chat_pb2.Logprobs()
             choice.logprobs.MergeFrom(chunk.logprobs)
+
+
+@dataclass(slots=True)
+class FoldedText:
+    """One choice of a text completion, whole. logprobs: {"tokens", "token_logprobs", ...} by member, verbatim. extra:
+    verbatim JSON by member."""
+
+    text: str = ""
+    finish: chat_pb2.Finish | None = None
+    logprobs: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)
+    pieces: list[str] = field(default_factory=list, repr=False)
+
+
+class TextFold:
+    """What `AnswerFold` is, for a text completion."""
+
+    def __init__(self) -> None:
+        self.started: chat_pb2.Started | None = None
+        self.choices: dict[int, FoldedText] = {}
+        self.usage: chat_pb2.Usage | None = None
+        self.extra: dict[str, str] = {}
+
+    def feed(self, chunks: Iterable[completion_pb2.CompletionChunk]) -> None:
+        """Takes the next chunks."""
+        for chunk in chunks:
+            event = chunk.WhichOneof("event")
+            if chunk.answer_extra_json:
+                merge(self.extra, chunk.answer_extra_json)
+            if event == "started":
+                self.started = chunk.started
+            elif event == "usage":
+                self.usage = chunk.usage
+            else:
+                self._take(chunk, event)
+
+    def close(self) -> None:
+        """The stream has ended well: the texts are made whole."""
+        for choice in self.choices.values():
+            choice.text += "".join(choice.pieces)
+            choice.pieces.clear()
+
+    @property
+    def whole(self) -> bool:
+        """Whether it began and every choice has its finish: what a proper end has shown."""
+        choices = self.choices.values()
+        return self.started is not None and bool(choices) and all(choice.finish is not None for choice in choices)
+
+    def _take(self, chunk: completion_pb2.CompletionChunk, event: str | None) -> None:
+        choice = self.choices.get(chunk.choice)
+        if choice is None:
+            choice = self.choices[chunk.choice] = FoldedText()
+        if event == "finish":
+            choice.finish = chunk.finish
+        elif event == "text":
+            choice.pieces.append(chunk.text)
+        if chunk.logprobs_json:
+            _fold_logprobs(choice.logprobs, chunk.logprobs_json)
+        if chunk.choice_extra_json:
+            merge(choice.extra, chunk.choice_extra_json)
+
+
+def _fold_logprobs(into: dict[str, str], logprobs_json: bytes) -> None:
+    """Arrays go on, one piece after the other; of all else the last one counts."""
+    try:
+        members = split_object(logprobs_json.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return
+    for name, value in members.items():
+        before = into.get(name, "")
+        arrays = before[:1] == value[:1] == "["
+        into[name] = join_array(split_array(before) + split_array(value)) if arrays else value
 
 
 def _open_block(choice: FoldedChoice) -> FoldedReasoning:

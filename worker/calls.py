@@ -23,6 +23,7 @@ log: Final = logging.getLogger("worker")
 STATUS_CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 IGNORED_PARAMS: Final = "x-trestle-ignored-params"
 _MAX_HEADER: Final = 2048
+_NO_RETRY: Final = ("grpc-retry-pushback-ms", "-1")
 # A call ends so many seconds before its gRPC deadline, or this share of the time it had, whichever is less.
 _MARGIN: Final = 0.2
 _MARGIN_SHARE: Final = 0.1
@@ -183,8 +184,13 @@ async def _fail(error: CallError, context: Context, call: CallMetadata) -> NoRet
         error.upstream_status,
         error.message,
     )
+    trailers: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, error.to_status()),)
+    if error.reason is not Reason.OVERLOADED:
+        # One layer tries again, and this was it: gRPC's own retries, which callers may have set up, are to stop. Only
+        # where we were too busy to begin another replica may be less so.
+        trailers = (*trailers, _NO_RETRY)
     try:
-        await context.abort(STATUS_CODES[error.status], error.text, ((DETAILS_KEY, error.to_status()),))
+        await context.abort(STATUS_CODES[error.status], error.text, trailers)
     except grpc.aio.InternalError:
         raise _gone() from None
     raise AssertionError("abort returned")  # for the type checker: abort always raises
