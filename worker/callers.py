@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import grpc
 import msgspec
-from grpc_health.v1 import health
 
 from trestle.config import ConfigError
 
@@ -101,11 +100,12 @@ def recognise(known: Iterable[_Known], uris: list[str], names: list[str]) -> Cal
 
 
 class Door(grpc.aio.ServerInterceptor):
-    """Stands before every method of every service but health, which says nothing of anybody, and which gRPC's own
-    checks ask without a token."""
+    """Stands before every method of every service but the open ones. Those say nothing of anybody, and it is gRPC
+    itself that asks them, without a token: health and load."""
 
-    def __init__(self, callers: Callers) -> None:
+    def __init__(self, callers: Callers, open_services: Iterable[str]) -> None:
         self._callers = callers
+        self._open = tuple(f"/{service}/" for service in open_services)
         self._guarded: dict[str, tuple[Any, Any]] = {}
 
     async def intercept_service(
@@ -116,7 +116,7 @@ class Door(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         details: Any = handler_call_details
         method: str = details.method
-        if handler is None or method.startswith(f"/{health.SERVICE_NAME}/"):
+        if handler is None or method.startswith(self._open):
             return handler
         vouched = self._callers.vouched(_token(details.invocation_metadata))
         if not vouched:

@@ -21,6 +21,7 @@ R = TypeVar("R", chat_pb2.ChatResponse, completion_pb2.CompleteResponse)
 
 log: Final = logging.getLogger("worker")
 STATUS_CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
+_FAILED: Final = frozenset({"UNAVAILABLE", "INTERNAL", "RESOURCE_EXHAUSTED"})
 IGNORED_PARAMS: Final = "x-trestle-ignored-params"
 _MAX_HEADER: Final = 2048
 _NO_RETRY: Final = ("grpc-retry-pushback-ms", "-1")
@@ -116,34 +117,37 @@ def _text(value: str | bytes) -> str:
 
 
 class Calls:
-    """The calls of the service that are open. most: how many may be at once."""
+    """The calls of the service. most: how many may be open at once. open: how many are; failed: how many ended for a
+    reason that is not their caller's."""
 
     def __init__(self, most: int = sys.maxsize) -> None:
         self._most = most
-        self._open = 0
+        self.open = 0
+        self.failed = 0
         self._emptied: asyncio.Event | None = None
 
     async def run(self, work: Coroutine[Any, Any, T], context: Context, call: CallMetadata) -> T:
         """The outcome of a method's work; what it raises ends the call with a status and its details, and is logged."""
-        if self._open >= self._most:
+        if self.open >= self._most:
             work.close()
             full = "The worker serves as many calls as it may; try again shortly."
             await _fail(CallError(Reason.OVERLOADED, full, code="overloaded", retry_after=1.0), context, call)
-        self._open += 1
+        self.open += 1
         try:
             answer = await _guarded(work, context, call)
             call.status = grpc.StatusCode.OK.name
             return answer
         finally:
-            self._open -= 1
+            self.open -= 1
+            self.failed += call.status in _FAILED
             if call.caller:
                 call.record()
-            if self._emptied is not None and not self._open:
+            if self._emptied is not None and not self.open:
                 self._emptied.set()
 
     async def emptied(self) -> None:
         """Returns once no call is open; for who lets no other one begin."""
-        if self._open:
+        if self.open:
             self._emptied = asyncio.Event()
             await self._emptied.wait()
 

@@ -16,6 +16,7 @@ from trestle import memory
 from trestle.config import ConfigError
 from trestle.tls import ServerFiles, server_credentials
 from trestle.v1 import worker_service_pb2, worker_service_pb2_grpc
+from worker import load
 from worker.callers import Callers, Door
 from worker.calls import Calls
 from worker.credentials import tokens_for
@@ -48,7 +49,7 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
         local: Any = family
         servicer = LocalService(local, calls)
     server = grpc.aio.server(
-        interceptors=(Door(callers),) if settings.callers else (),
+        interceptors=(Door(callers, (health.SERVICE_NAME, load.SERVICE)),) if settings.callers else (),
         options=(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
@@ -64,6 +65,7 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
     worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    server.add_generic_rpc_handlers((load.LoadReports(calls).handler(),))
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     tls = None if settings.tls is None else ServerFiles("worker.tls", settings.tls)
     address = _bind(server, "worker.listen", settings.listen, tls)
