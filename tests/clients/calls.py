@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -104,10 +105,12 @@ class Driver:
 
 
 @asynccontextmanager
-async def driver(*command: str | Path) -> AsyncIterator[Driver]:
-    """Runs a driver; its errors are shown with the test's own."""
+async def driver(*command: str | Path, environment: Mapping[str, str] | None = None) -> AsyncIterator[Driver]:
+    """Runs a driver; its errors are shown with the test's own. environment: variables beside our own."""
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=2**24)
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=pipe, stdout=pipe, limit=2**24, env={**os.environ, **(environment or {})}
+    )
     assert process.stdout is not None
     async with asyncio.timeout(PATIENCE):
         hello = await process.stdout.readline()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from support import services
+from support.certificates import Authority
 from support.direct import Connect, Threaded, connected, read
 from support.services import Service
 from support.upstream import (
@@ -40,7 +41,9 @@ from trestle.client import (
     Sampling,
     SyncClient,
     TimedOut,
+    Tls,
     Truncated,
+    Unauthenticated,
     Unavailable,
     Unsupported,
     UpstreamFailed,
@@ -278,6 +281,32 @@ async def test_ignored_parameters_are_told(connect: Connect, tmp_path: Path) -> 
         with pytest.raises(Unsupported) as caught:
             await client.complete(request, strict=True)
         assert caught.value.param == "top_p"
+
+
+async def test_over_mutual_tls_with_a_token(connect: Connect, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    ours = authority.issue("billing.test")
+    caller = {"name": "billing", "identities": ["billing.test"], "token_envs": ["BILLING_TOKEN"]}
+    settings = {"tls": authority.issue("worker.test").server(authority.ca), "callers": [caller]}
+    named = Tls(ca=authority.ca, certificate=str(ours.certificate), key=ours.key, name="worker.test")
+    pem = Tls(
+        ca=authority.ca.read_bytes(),
+        certificate=ours.certificate.read_bytes(),
+        key=ours.key.read_bytes(),
+        name="worker.test",
+    )
+    environment = {"BILLING_TOKEN": "t0ken"}
+    async with services.worker("echo", tmp_path, environment=environment, settings=settings) as worker:
+        options = {"timeout": PATIENCE, "retries": 0}
+        for tls in (named, pem):
+            async with connected(connect, worker.address, tls=tls, token="t0ken", **options) as client:
+                assert (await client.complete(chat_request("echo", "Hello"))).text == "Hello"
+        async with connected(connect, worker.address, tls=named, token="wrong", **options) as client:
+            with pytest.raises(Unauthenticated):
+                await client.models()
+        async with connected(connect, worker.address, tls=Tls(ca=authority.ca), **options) as client:
+            with pytest.raises(Unavailable):
+                await client.models()
 
 
 @pytest.fixture

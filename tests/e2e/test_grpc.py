@@ -10,9 +10,13 @@ from typing import Any, TypeAlias
 import grpc
 import pytest
 import pytest_asyncio
+from google.protobuf import json_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from support import services
 from support.chain import Chain
 from support.upstream import PATIENCE, Cut, Framing, Gate, Reply, ScriptedUpstream, chunk, completion, sse, text_stream
@@ -95,6 +99,29 @@ async def test_reflection_names_the_services(channel: Channel) -> None:
     names = {service.name for service in listed.list_services_response.service}
     assert {SERVICE, "grpc.health.v1.Health"} <= names
     assert any(b"ChatRequest" in each for each in file.file_descriptor_response.file_descriptor_proto)
+
+
+async def test_reflection_is_enough_to_call(chain: Chain, first: ScriptedUpstream) -> None:
+    """What grpcurl does: no file of ours, only the server's word for what there is."""
+    first.will(Reply.sse(*text_stream(["Hel", "lo"])))
+
+    def call() -> list[dict[str, Any]]:
+        with grpc.insecure_channel(chain.worker.address) as channel:
+            pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+            method = pool.FindServiceByName(SERVICE).methods_by_name["Chat"]
+            request = GetMessageClass(method.input_type)()
+            message = {"role": "ROLE_USER", "text": "Hello?"}
+            json_format.ParseDict({"model": "m", "stream": True, "messages": [message]}, request)
+            chat: Any = channel.unary_stream(
+                f"/{SERVICE}/Chat",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=GetMessageClass(method.output_type).FromString,
+            )
+            return [json_format.MessageToDict(each) for each in chat(request, timeout=PATIENCE)]
+
+    chunks = [chunk for response in await asyncio.to_thread(call) for chunk in response["chunks"]]
+    assert "".join(chunk.get("text", "") for chunk in chunks) == "Hello"
+    assert [chunk["finish"]["reason"] for chunk in chunks if "finish" in chunk] == ["FINISH_REASON_STOP"]
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])
