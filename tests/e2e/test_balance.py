@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,14 +14,13 @@ import grpc
 import pytest
 from support import services
 from support.client import Client, ask
-from support.dns import NameServer
+from support.dns import HOSTS, NameServer, free_port
 from support.services import Service
 from support.upstream import PATIENCE
 
 from trestle.v1 import chat_pb2, worker_service_pb2_grpc
 
 STALLS: Final = "echo?fault=stall&after=1"
-HOSTS: Final = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 _CALL: Final = re.compile(r"call caller=edge .*method=Chat .*session='(.*?)'")
 
 
@@ -94,25 +92,6 @@ class House:
         for replica in self.replicas.values():
             replica.read()
         return Counter({host: replica.asked.total() for host, replica in self.replicas.items()})
-
-
-def free_port() -> int:
-    """A port that is free at every host of these tests."""
-    while True:
-        with socket.socket() as first:
-            first.bind((HOSTS[0], 0))
-            port: int = first.getsockname()[1]
-            if all(_is_free(host, port) for host in HOSTS[1:]):
-                return port
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as bound:
-        try:
-            bound.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 @asynccontextmanager

@@ -39,6 +39,7 @@ _OPTIONS: Final[Mapping[str, int | str]] = {
     "grpc.max_send_message_length": -1,
     "grpc.http2.bdp_probe": 0,  # its growing windows hold megabytes of a stream that nobody reads
     "grpc.per_rpc_retry_buffer_size": _MAX_REQUEST_BYTES,  # a request beyond it would not be tried again
+    "grpc.dns_min_time_between_resolutions_ms": 10_000,
     "grpc.use_local_subchannel_pool": 1,
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from support.direct import Connect, Threaded, connected, read
+from support.dns import HOSTS, NameServer, free_port
 from support.upstream import PATIENCE
 
 from trestle.client import CallError, Client, Reason, Truncated, Unavailable, Usage, WorkerFailed, chat_request
@@ -50,9 +51,9 @@ class ScriptedWorker:
 
 
 @asynccontextmanager
-async def serving(worker: ScriptedWorker) -> AsyncIterator[str]:
+async def serving(worker: ScriptedWorker, listen: str = "127.0.0.1:0") -> AsyncIterator[str]:
     """Where it serves."""
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
     handlers: Any = {
         "Chat": grpc.unary_stream_rpc_method_handler(
             worker.chat, chat_pb2.ChatRequest.FromString, chat_pb2.ChatResponse.SerializeToString
@@ -62,10 +63,10 @@ async def serving(worker: ScriptedWorker) -> AsyncIterator[str]:
         ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(listen)
     await server.start()
     try:
-        yield f"127.0.0.1:{port}"
+        yield f"{listen.rpartition(':')[0]}:{port}"
     finally:
         await server.stop(None)
 
@@ -201,15 +202,23 @@ async def until(done: Callable[[], bool], ask: Callable[[], Any]) -> None:
             await ask()
 
 
-async def test_calls_are_spread_over_all_addresses(connect: Connect) -> None:
-    workers = [ScriptedWorker([]) for _ in range(3)]
-    async with AsyncExitStack() as stack:
-        targets = [await stack.enter_async_context(serving(worker)) for worker in workers]
-        target = f"ipv4:{','.join(targets)}"
-        client = await stack.enter_async_context(connected(connect, target, timeout=PATIENCE))
-        await until(lambda: all(worker.calls for worker in workers), client.models)
-        before = Counter({i: len(worker.calls) for i, worker in enumerate(workers)})
-        for _ in range(12):
+async def test_calls_are_spread_over_all_addresses_behind_a_name(connect: Connect) -> None:
+    workers = {host: ScriptedWorker([]) for host in HOSTS}
+    port = free_port()
+
+    async def asked(times: int) -> Counter[str]:
+        before = Counter({host: len(worker.calls) for host, worker in workers.items()})
+        for _ in range(times):
             await client.models()
-        after = Counter({i: len(worker.calls) for i, worker in enumerate(workers)})
-        assert after - before == Counter({0: 4, 1: 4, 2: 4})
+        return Counter({host: len(worker.calls) for host, worker in workers.items()}) - before
+
+    async with NameServer(*HOSTS) as names, AsyncExitStack() as stack:
+        target = names.target(port)
+        async with AsyncExitStack() as others:
+            await stack.enter_async_context(serving(workers[HOSTS[0]], f"{HOSTS[0]}:{port}"))
+            for host in HOSTS[1:]:
+                await others.enter_async_context(serving(workers[host], f"{host}:{port}"))
+            client = await stack.enter_async_context(connected(connect, target, timeout=PATIENCE))
+            await until(lambda: all(worker.calls for worker in workers.values()), client.models)
+            assert await asked(12) == dict.fromkeys(HOSTS, 4)
+        assert await asked(6) == {HOSTS[0]: 6}, "those that are gone are asked no more"
