@@ -138,14 +138,14 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
         *probes,
     ]
     if accounts is not None:
-        published += _managed(accounts, workers)
+        published += _managed(accounts, workers, settings.currency)
     description = OpenApiHandler(published, keys=settings.auth == "keys")
     published.append(
         Published("GET", "/openapi.json", description.describe, operations.DESCRIBE, versioned=False, guarded=False)
     )
     table = _table(published)
     parts.places.most = settings.max_requests
-    edge = Edge(table, keyring, settings.cors, parts.places)
+    edge = Edge(table, keyring, settings.cors, parts.places, () if accounts is None else (accounts.ledger,))
     alone = Edge(_table(probes), keyring, CorsSettings(), Places())
     return Deck(settings, keyring, edge, alone, health, workers, router, catalogue)
 
@@ -187,11 +187,15 @@ def _no_namespace(account: str) -> Namespace:
     return NOTHING_ADDED
 
 
-def _managed(accounts: Accounts, workers: Collection[str]) -> list[Published]:
-    """What an account adds for itself."""
+def _managed(accounts: Accounts, workers: Collection[str], currency: str) -> list[Published]:
+    """What an account adds for itself, and what it used."""
+    from gateway.handlers.usage import UsageHandler  # noqa: PLC0415
+
+    usage = UsageHandler(accounts.usage, currency)
     models = OwnModelsHandler(accounts.names, accounts.directory, workers)
     agents = AgentsHandler(accounts.names, accounts.directory)
     return [
+        Published("GET", "/usage", usage.own, operations.USAGE),
         Published("POST", "/models", models.create, operations.ADD_MODEL),
         Published("DELETE", "/models/{id:.+}", models.delete, operations.REMOVE_MODEL),
         Published("GET", "/agents", agents.list, operations.LIST_AGENTS),
@@ -203,9 +207,11 @@ def _managed(accounts: Accounts, workers: Collection[str]) -> list[Published]:
     ]
 
 
-def admin_edge(settings: AdminSettings, accounts: Accounts) -> Edge:
-    """The API for accounts and keys, and nothing else."""
+def admin_edge(settings: AdminSettings, accounts: Accounts, currency: str) -> Edge:
+    """The API for accounts, keys and usage, and nothing else."""
     from gateway.handlers.accounts import AccountsHandler  # noqa: PLC0415
+    from gateway.handlers.usage import UsageHandler  # noqa: PLC0415
 
-    table = Table(AccountsHandler(accounts.accounts, accounts.directory).endpoints())
+    handlers = AccountsHandler(accounts.accounts, accounts.directory), UsageHandler(accounts.usage, currency)
+    table = Table(endpoint for handler in handlers for endpoint in handler.endpoints())
     return Edge(table, Keyring(admin_keys(settings)), CorsSettings(), Places())

@@ -104,6 +104,7 @@ class Edge:
                 self._emptied.set()
             if exchange.record is not None:
                 self._end(exchange.record)
+                exchange.record = None  # the two hold each other, and what they hold may be large
 
     async def emptied(self) -> None:
         """Returns once nobody is being answered here; for who sends nobody here any more."""

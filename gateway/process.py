@@ -72,7 +72,8 @@ class Process:
         listeners = []
         others: list[str] = []
         if accounts is not None and settings.admin is not None:
-            listeners.append(_listener(admin_edge(settings.admin, accounts).answer, settings, context))
+            edge = admin_edge(settings.admin, accounts, settings.currency)
+            listeners.append(_listener(edge.answer, settings, context))
             admin_address = await listeners[-1].listen("gateway.admin.listen", settings.admin.listen)
             others.append(f"admin API listening on {admin_address}")
         listeners.append(_listener(self._answer, settings, context))
@@ -87,6 +88,7 @@ class Process:
         self._listing = asyncio.create_task(self._deck.catalogue.run())
         watching = [asyncio.create_task(self._follow())]
         if accounts is not None:
+            accounts.ledger.start()
             watching.append(asyncio.create_task(accounts.directory.run()))
         print(f"listening on {address}", flush=True)
         for line in others:

@@ -38,6 +38,9 @@ NEEDS_RESTART: Final = (
     "database",
     "admin",
     "directory",
+    "ledger",
+    "prices",
+    "currency",
     "sessions",
     "grpc",
 )
@@ -154,6 +157,33 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     most: Annotated[int, Meta(ge=1)] = 10_000
 
 
+class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a target's tokens cost: of each kind, a million of them, in units of gateway.currency. worker, upstream:
+    empty for any; model: the name there, or its beginning and `*`. cache_read, cache_write: absent, as input."""
+
+    model: Annotated[str, Meta(min_length=1)]
+    worker: str = ""
+    upstream: str = ""
+    input: Annotated[float, Meta(ge=0)]
+    output: Annotated[float, Meta(ge=0)]
+    cache_read: Annotated[float, Meta(ge=0)] | None = None
+    cache_write: Annotated[float, Meta(ge=0)] | None = None
+
+
+class LedgerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ledger, one row for each request, where there is a database. outbox: the folder in which rows wait for it,
+    one for all gateways of a machine (empty: FILE.outbox beside SQLite's FILE, else trestle.outbox);
+    max_outbox_bytes: how much each may have waiting there. flush_interval: seconds after which a row is in the outbox
+    at the latest; interval: seconds between two deliveries to the database. keep_days: how long rows are kept (zero:
+    for good)."""
+
+    outbox: str = ""
+    max_outbox_bytes: Annotated[int, Meta(ge=1024)] = 1024 * 1024 * 1024
+    flush_interval: Annotated[float, Meta(gt=0)] = 0.1
+    interval: Annotated[float, Meta(gt=0)] = 1.0
+    keep_days: Annotated[int, Meta(ge=0)] = 0
+
+
 class CorsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which browser origins may call. origins: exact, or `*` for any. max_age: seconds a preflight's answer holds."""
 
@@ -179,8 +209,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     served at once. max_message_bytes: the largest gRPC message taken from a worker. catalogue_interval: seconds between
     two looks at the workers' own lists. database: where accounts, their keys, models and agents are kept,
     `sqlite:///FILE` or `postgresql://USER@HOST/NAME` (its password in PGPASSWORD); empty: there are none. admin: the
-    API that makes accounts and keys. directory: how fast changes of them are known. sessions: what is kept of them.
-    grpc: where their events are served over gRPC too; empty: nowhere.
+    API that makes accounts and keys. directory: how fast changes of them are known. ledger: what is kept of requests;
+    prices: what their tokens cost, in units of currency. sessions: what is kept of them. grpc: where their events are
+    served over gRPC too; empty: nowhere.
     """
 
     listen: str = "127.0.0.1:8080"
@@ -211,6 +242,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     database: str = ""
     admin: AdminSettings | None = None
     directory: DirectorySettings = DirectorySettings()
+    ledger: LedgerSettings = LedgerSettings()
+    prices: list[PriceSettings] = []
+    currency: str = "USD"
     sessions: SessionSettings = SessionSettings()
     grpc: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -20,6 +20,8 @@ from trestle.v1 import chat_pb2, completion_pb2, model_pb2, worker_service_pb2, 
 Metadata: TypeAlias = Sequence[tuple[str, str]]
 
 SERVICE: Final = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
+# Of several addresses of a name, one that says it does not serve (it is about to stop) is asked no more.
+_HEALTH: Final = f'"healthCheckConfig":{{"serviceName":"{SERVICE}"}}'
 _BALANCE: Final[Mapping[str, str]] = {
     "round_robin": '{"round_robin":{}}',
     "session": '{"ring_hash_experimental":{"requestHashHeader":"x-session-id"}}',
@@ -137,7 +139,7 @@ def _channel(link: Link) -> grpc.aio.Channel:
         ("grpc.http2.bdp_probe", 0),  # its growing windows hold megabytes of a stream that nobody reads
         # Without a policy only what the worker has never seen is tried again, as when it just said goodbye.
         ("grpc.enable_retries", 1),
-        ("grpc.service_config", f'{{"loadBalancingConfig":[{_BALANCE[endpoint.balance]}]}}'),
+        ("grpc.service_config", f'{{"loadBalancingConfig":[{_BALANCE[endpoint.balance]}],{_HEALTH}}}'),
         ("grpc.dns_min_time_between_resolutions_ms", round(endpoint.resolve_interval * 1000)),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.keepalive_time_ms", 30_000),

@@ -235,6 +235,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Agents": _object({"object": {"const": "list"}, "data": _array(_ref("Agent"))}),
     "Deleted": _object({"id": _TEXT, "object": {"enum": ["model", "agent"]}, "deleted": {"const": True}}),
     "Models": _object({"object": {"const": "list"}, "data": _array(_ref("Model"))}),
+    "Usages": _object(
+        {
+            "object": {"const": "list"},
+            "from": _COUNT,
+            "to": _COUNT,
+            "currency": _TEXT,
+            "data": _array(_object({"requests": _COUNT, "failed": _COUNT, "input_tokens": _COUNT})),
+            "has_more": _FLAG,
+        }
+    ),
     "SessionEvents": {
         "type": "string",
         "contentMediaType": "text/event-stream",

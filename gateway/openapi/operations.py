@@ -111,6 +111,14 @@ ADD_MODEL: Final = Operation(
 REMOVE_MODEL: Final = Operation(
     "deleteModel", "Removes a model of the caller's account.", "Deleted", _MANAGED, scope=identity.MANAGE
 )
+USAGE: Final = Operation(
+    "listUsage",
+    "What the caller's account used, summed up by what `group_by` names: day, model, key, user, session, client, "
+    "agent, outcome.",
+    "Usages",
+    _ALWAYS | {503},
+    scope=identity.MANAGE,
+)
 LIST_AGENTS: Final = Operation(
     "listAgents", "The agents of the caller's account.", "Agents", _ALWAYS, scope=identity.MANAGE
 )

@@ -16,6 +16,7 @@ import openai
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support import services
 from support.client import Client, ask
+from support.process import callers_of
 from support.services import Service
 from support.upstream import PATIENCE
 
@@ -108,7 +109,7 @@ def bare(address: str) -> Callable[[], Coroutine[Any, Any, str]]:
         try:
             async with Client(address) as client:
                 answer = await client.chat(ask("echo"))
-        except aiohttp.ClientConnectionError as error:
+        except aiohttp.ClientError as error:
             return type(error).__name__
         return str(answer.status)
 
@@ -133,6 +134,10 @@ async def test_two_workers_behind_one_name_restart_in_turn(tmp_path: Path) -> No
                 assert await worker.stop() == 0
                 await load.more()
                 workers[n] = await started(folders[n], "echo", worker.address, config)
+                # A worker that is back is found within a second; only then may the other one go.
+                async with asyncio.timeout(PATIENCE):
+                    while not callers_of(workers[n]):
+                        await load.more(1)
                 await load.more()
             seen = await load.stop()
         for worker in workers:

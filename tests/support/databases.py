@@ -42,9 +42,9 @@ class PostgreSQL:
         log = str(self.folder / "log")
         self.run("pg_ctl", "start", "--wait", "--pgdata", self.data, "--log", log, "--options", options)
 
-    def stop(self) -> None:
-        """At once, as if the machine were lost."""
-        self.run("pg_ctl", "stop", "--wait", "--pgdata", self.data, "--mode", "immediate")
+    def stop(self, mode: str = "immediate") -> None:
+        """At once, as if the machine were lost, and with it what was committed last; or `fast`, and nothing is."""
+        self.run("pg_ctl", "stop", "--wait", "--pgdata", self.data, "--mode", mode)
 
     def signal(self, number: int) -> None:
         """To the server and all its processes: SIGSTOP makes one that takes connections and never answers."""

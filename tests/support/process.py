@@ -9,6 +9,8 @@ from pathlib import Path
 
 from support.services import Service
 
+_ESTABLISHED = "01"
+
 
 @dataclass(frozen=True)
 class Held:
@@ -17,6 +19,15 @@ class Held:
     sockets: int
     threads: int
     memory: int
+
+
+def callers_of(service: Service) -> int:
+    """How many connections there are to where it listens."""
+    port = int(service.address.rpartition(":")[2])
+    # gRPC's sockets are IPv6 ones, whatever they listen to.
+    lines = [line for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    fields = [line.split() for line in lines]
+    return sum(each[1].endswith(f":{port:04X}") and each[3] == _ESTABLISHED for each in fields)
 
 
 def held_by(service: Service) -> Held:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from trestle import __version__
-from trestle.cli import accounts, chat, services, up
+from trestle.cli import accounts, admin, chat, services, up, usage
 from trestle.config import ConfigError
 
 _DEFAULT_CONFIG = Path("trestle.yaml")
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "chat":
                 return chat.chat(options.url, options.model, options.system)
             case "admin":
-                return accounts.run(options)
+                return admin.run(options)
             case "config check":
                 return services.check(options.config)
             case _:
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     command.epilog = "The key is taken from the environment variable TRESTLE_KEY."
 
     accounts.add(commands)
+    usage.add(commands)
 
     config = commands.add_parser("config", help="look after the configuration file").add_subparsers(
         required=True, metavar="COMMAND"
