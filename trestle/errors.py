@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import urllib.parse
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf import any_pb2, duration_pb2, message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -144,6 +144,10 @@ class CallError(Exception):
         self.attempts = attempts
         self.status: int = STATUS[reason] if status is None else status
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: a pool's process hands on what it raises."""
+        return _revived, (type(self), vars(self))
+
     @property
     def another_may_help(self) -> bool:
         """Whether another target may succeed where this one failed."""
@@ -239,6 +243,12 @@ class CallError(Exception):
             self.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
         elif detail.Unpack(usage):
             self.usage = usage
+
+
+def _revived(kind: type[CallError], fields: dict[str, Any]) -> CallError:
+    error = kind(fields["reason"], fields["message"])
+    vars(error).update(fields)
+    return error
 
 
 _OLDER: Final[Mapping[int, Reason]] = {

@@ -50,7 +50,7 @@ class ChatFold(AnswerFold):
             out["usage"] = render.usage(self.usage)
         out.update(render.service_tier(started))
         out["system_fingerprint"] = started.system_fingerprint if started.HasField("system_fingerprint") else None
-        return msgspec.json.encode(_with(out, self.extra))
+        return msgspec.json.encode(render.extend_folded(out, self.extra))
 
 
 def _choice(index: int, choice: FoldedChoice) -> Object:
@@ -72,7 +72,7 @@ def _choice(index: int, choice: FoldedChoice) -> Object:
     if listed:
         message["tool_calls"] = listed
     if legacy:
-        message["function_call"] = _with(
+        message["function_call"] = render.extend_folded(
             {"name": legacy[0].name, "arguments": legacy[0].arguments}, legacy[0].function_extra
         )
     if choice.audio is not None:
@@ -82,8 +82,8 @@ def _choice(index: int, choice: FoldedChoice) -> Object:
             "expires_at": choice.audio.expires_at,
             "transcript": choice.audio.transcript,
         }
-    _with(message, choice.delta_extra)
-    return _with(
+    render.extend_folded(message, choice.delta_extra)
+    return render.extend_folded(
         {
             "index": index,
             "message": message,
@@ -96,17 +96,11 @@ def _choice(index: int, choice: FoldedChoice) -> Object:
 
 def _call(call: FoldedCall) -> Object:
     if call.kind == chat_pb2.TOOL_KIND_CUSTOM:
-        custom = _with({"name": call.name, "input": call.arguments}, call.function_extra)
+        custom = render.extend_folded({"name": call.name, "input": call.arguments}, call.function_extra)
         out: Object = {"id": call.id, "type": "custom", "custom": custom}
     else:
-        function = _with({"name": call.name, "arguments": call.arguments}, call.function_extra)
+        function = render.extend_folded({"name": call.name, "arguments": call.arguments}, call.function_extra)
         out = {"id": call.id, "type": "function", "function": function}
     if call.signature:
         out["seal"] = render.seal(call.signature, call.sealed_by)
-    return _with(out, call.extra)
-
-
-def _with(target: Object, extra: dict[str, str]) -> Object:
-    for name, value in render.raw_members(extra):
-        target.setdefault(name, value)
-    return target
+    return render.extend_folded(out, call.extra)

@@ -107,6 +107,13 @@ def _top(token: chat_pb2.TokenLogprob) -> Object:
     return {"token": token.token, "logprob": token.logprob, "bytes": raw}
 
 
+def extend_folded(target: Object, extra: Mapping[str, str]) -> Object:
+    """`extend` with folded extras."""
+    for name, value in raw_members(extra):
+        target.setdefault(name, value)
+    return target
+
+
 def raw_members(extra: Mapping[str, str]) -> Iterable[tuple[str, Raw]]:
     """Folded extras, ready to be written."""
     return ((name, Raw(value.encode())) for name, value in extra.items())

@@ -25,6 +25,7 @@ from gateway.openai.fields import (
 )
 from gateway.openai.inputs import Inputs, split
 from gateway.openai.stream import DONE
+from trestle import fold
 from trestle.errors import CallError
 from trestle.openjson import NOTHING, Open, OpenDecoder, join
 from trestle.v1 import chat_pb2, completion_pb2
@@ -112,8 +113,7 @@ def _finish_word(finish: chat_pb2.Finish) -> str:
     return word if word in _FINISH else "stop"
 
 
-def _head(started: completion_pb2.CompletionChunk) -> Object:
-    said = started.started
+def _head(said: chat_pb2.Started) -> Object:
     head: Object = {"id": said.id, "object": "text_completion", "created": said.created, "model": said.model}
     if said.HasField("system_fingerprint"):
         head["system_fingerprint"] = said.system_fingerprint
@@ -138,7 +138,7 @@ class TextStreamEncoder:
         for chunk in chunks:
             event = chunk.WhichOneof("event")
             if event == "started":
-                self._head = _head(chunk)
+                self._head = _head(chunk.started)
             elif event == "usage":
                 self.usage = chunk.usage
             else:
@@ -182,84 +182,36 @@ class TextStreamEncoder:
         return b"data: %b\n\n" % _encode(render.extend(answer, chunk.answer_extra_json))
 
 
-class _Choice:
-    __slots__ = ("extra", "finish", "logprobs", "texts")
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.logprobs: list[bytes] = []
-        self.finish: str | None = None
-        self.extra: Object = {}
-
-
-class TextFold:
-    """Feeds on the chunks of one answer in order; then `encode` is its JSON."""
-
-    def __init__(self) -> None:
-        self._head: Object = {}
-        self._choices: dict[int, _Choice] = {}
-        self._extra: Object = {}
-        self.usage: chat_pb2.Usage | None = None
-
-    def feed(self, chunks: Iterable[completion_pb2.CompletionChunk]) -> None:
-        """Takes the next chunks."""
-        for chunk in chunks:
-            event = chunk.WhichOneof("event")
-            self._extra.update(render.extend({}, chunk.answer_extra_json))
-            if event == "started":
-                self._head = _head(chunk)
-                continue
-            if event == "usage":
-                self.usage = chunk.usage
-                continue
-            choice = self._choices.setdefault(chunk.choice, _Choice())
-            choice.texts.append(chunk.text)
-            choice.extra.update(render.extend({}, chunk.choice_extra_json))
-            if chunk.logprobs_json:
-                choice.logprobs.append(chunk.logprobs_json)
-            if event == "finish":
-                choice.finish = _finish_word(chunk.finish)
-
-    @property
-    def whole(self) -> bool:
-        """Whether it began and every choice has its finish."""
-        return bool(self._head and self._choices) and all(c.finish is not None for c in self._choices.values())
+class TextFold(fold.TextFold):
+    """An answer on its way to one piece: fed with chunks, then encoded."""
 
     @property
     def chars(self) -> int:
         """Of what was generated."""
-        return sum(len(text) for choice in self._choices.values() for text in choice.texts)
+        return sum(len(choice.text) + sum(map(len, choice.pieces)) for choice in self.choices.values())
 
     @property
     def finish(self) -> str:
         """The first choice's finish_reason; empty where it has none."""
-        first = self._choices.get(0)
-        return first.finish or "" if first is not None else ""
+        first = self.choices.get(0)
+        return _finish_word(first.finish) if first is not None and first.finish is not None else ""
 
     def encode(self) -> bytes:
         """The body of a 200; the answer is whole."""
-        choices = []
-        for index, choice in sorted(self._choices.items()):
-            said: Object = {
-                "text": "".join(choice.texts),
-                "index": index,
-                "logprobs": _joined(choice.logprobs),
-                "finish_reason": choice.finish,
-            }
-            choices.append({**choice.extra, **said})
-        out: Object = {**self._head, "choices": choices}
+        self.close()
+        assert self.started is not None
+        choices = [_choice(index, choice) for index, choice in sorted(self.choices.items())]
+        out: Object = {**_head(self.started), "choices": choices}
         if self.usage is not None:
             out["usage"] = render.usage(self.usage)
-        return _encode({**self._extra, **out})
+        return _encode(render.extend_folded(out, self.extra))
 
 
-def _joined(pieces: list[bytes]) -> Any:
-    """Logprobs that came in pieces as one object: their arrays one after the other."""
-    if len(pieces) < 2:
-        return Raw(pieces[0]) if pieces else None
-    whole: dict[str, Any] = {}
-    for piece in pieces:
-        for name, value in msgspec.json.decode(piece, type=dict[str, Any]).items():
-            before = whole.get(name)
-            whole[name] = before + value if isinstance(before, list) and isinstance(value, list) else value
-    return whole
+def _choice(index: int, choice: fold.FoldedText) -> Object:
+    said: Object = {
+        "text": choice.text,
+        "index": index,
+        "logprobs": dict(render.raw_members(choice.logprobs)) or None,
+        "finish_reason": _finish_word(choice.finish) if choice.finish is not None else "stop",
+    }
+    return render.extend_folded(said, choice.extra)

@@ -186,6 +186,31 @@ async def test_an_upstreams_error_with_its_details(worker: Any, first: ScriptedU
     assert unpack(status, error_details_pb2.RetryInfo).retry_delay.seconds == 3
 
 
+class TestRetriesOfGrpc:
+    """They are for workers that cannot begin; what a worker has tried itself it forbids them."""
+
+    async def trailers_of(self, worker: Any, request: chat_pb2.ChatRequest) -> dict[str, str | bytes]:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            assert [response async for response in worker.Chat(request, timeout=PATIENCE)] == []
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        return dict(caught.value.trailing_metadata() or ())
+
+    async def test_of_an_upstreams_failure(self, worker: Any, first: ScriptedUpstream) -> None:
+        first.will(Reply.json({"error": {"message": "Busy."}}, 503))
+        assert (await self.trailers_of(worker, ask()))["grpc-retry-pushback-ms"] == "-1"
+
+    async def test_of_a_worker_that_is_full(self, tmp_path: Path) -> None:
+        async with (
+            services.worker("echo", tmp_path, settings={"max_calls": 1}) as full,
+            grpc.aio.insecure_channel(full.address) as channel,
+        ):
+            stub: Any = worker_service_pb2_grpc.WorkerServiceStub(channel)
+            held = stub.Chat(ask(model="echo?fault=stall&after=1"), timeout=PATIENCE)
+            await anext(aiter(held))
+            assert "grpc-retry-pushback-ms" not in await self.trailers_of(stub, ask(model="echo"))
+            held.cancel()
+
+
 async def test_a_bad_field_is_named(worker: Any, first: ScriptedUpstream) -> None:
     error = {"error": {"message": "Too hot.", "type": "t", "param": "temperature", "code": "c"}}
     first.will(Reply.json(error, 400))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 from google.rpc import code_pb2
 
@@ -74,5 +77,7 @@ def test_nothing_is_lost() -> None:
         usage=chat_pb2.Usage(input_tokens=1),
         attempts=3,
     )
-    assert vars(typed(error)) == vars(error)
-    assert str(typed(error)) == "Slow down."
+    for other in (typed(error), pickle.loads(pickle.dumps(typed(error))), copy.copy(typed(error))):
+        assert type(other) is client.RateLimited
+        assert vars(other) == vars(error)
+        assert str(other) == "Slow down."
