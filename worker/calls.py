@@ -7,7 +7,7 @@ import logging
 import sys
 import urllib.parse
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, NoReturn, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
 
 import grpc
 
@@ -33,12 +33,12 @@ _MARGIN_SHARE: Final = 0.1
 class CallMetadata:
     """What travels beside a request, from gRPC metadata, and what is known of the call itself.
 
-    request: what was asked. caller: who calls, as worker.callers has it; empty where nobody asks. account, session,
-    client: whom it calls for; empty where it does not say, or may not. request_id: empty when the caller gave none.
-    strict: an ignored parameter is an error. may_retry: no other target waits, so retries are this worker's business.
-    deadline: an instant of the loop's clock by which the call must have ended, a little before gRPC's own, so that its
-    status and details still arrive; None for none. usage: what was used so far. status: what it ended with, by its
-    name in gRPC.
+    request: what was asked. caller: who calls, as worker.callers has it; empty where nobody asks. direct: it is known,
+    and no gateway. account, session, client: whom it calls for; empty where it does not say, or may not. request_id:
+    empty when the caller gave none. strict: an ignored parameter is an error. may_retry: no other target waits, so
+    retries are this worker's business. deadline: an instant of the loop's clock by which the call must have ended, a
+    little before gRPC's own, so that its status and details still arrive; None for none. usage: what was used so far.
+    status: what it ended with, by its name in gRPC.
     """
 
     __slots__ = (
@@ -47,6 +47,7 @@ class CallMetadata:
         "caller",
         "client",
         "deadline",
+        "direct",
         "may_retry",
         "request",
         "request_id",
@@ -61,6 +62,7 @@ class CallMetadata:
         self._since = now
         self.request = request
         self.caller, trusted = caller.get()
+        self.direct = not trusted
         self.account = self.session = self.client = ""
         self.status = grpc.StatusCode.CANCELLED.name
         self.request_id = ""
@@ -117,11 +119,12 @@ def _text(value: str | bytes) -> str:
 
 
 class Calls:
-    """The calls of the service. most: how many may be open at once. open: how many are; failed: how many ended for a
-    reason that is not their caller's."""
+    """The calls of the service. most: how many may be open at once. logged: which have a line in the log. open: how
+    many are; failed: how many ended for a reason that is not their caller's."""
 
-    def __init__(self, most: int = sys.maxsize) -> None:
+    def __init__(self, most: int = sys.maxsize, logged: Literal["direct", "all", "none"] = "none") -> None:
         self._most = most
+        self._logged = logged
         self.open = 0
         self.failed = 0
         self._emptied: asyncio.Event | None = None
@@ -140,7 +143,7 @@ class Calls:
         finally:
             self.open -= 1
             self.failed += call.status in _FAILED
-            if call.caller:
+            if self._logged == "all" or (call.direct and self._logged == "direct"):
                 call.record()
             if self._emptied is not None and not self.open:
                 self._emptied.set()

@@ -84,9 +84,8 @@ async def _play(steps: Iterator[R | Wait], context: Context, whole: R | None, ca
     send = context.write if whole is None else collector(whole)
     for step in steps:
         if not isinstance(step, Wait):
-            for chunk in step.chunks if call.caller else ():
-                if chunk.HasField("usage"):
-                    call.usage = chunk.usage
+            if step.chunks and step.chunks[-1].HasField("usage"):
+                call.usage = step.chunks[-1].usage
             await send(step)
         elif math.isinf(step.seconds):
             await asyncio.get_running_loop().create_future()  # until the caller gives up

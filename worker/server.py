@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from trestle import memory
 from trestle.config import ConfigError
@@ -37,7 +37,7 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
     """Serves until SIGTERM or SIGINT, then lets open calls finish. Raises `ConfigError` when it may not or cannot."""
     check_exposed(settings)
     callers = Callers(settings.callers)
-    calls = Calls(settings.max_calls)
+    calls = Calls(settings.max_calls, settings.log_calls)
     clients: dict[str, UpstreamClient[Any]] = {}
     servicer: worker_service_pb2_grpc.WorkerServiceServicer
     if isinstance(getattr(family, "upstream_type", None), type):
@@ -49,7 +49,6 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
         local: Any = family
         servicer = LocalService(local, calls)
     server = grpc.aio.server(
-        interceptors=(Door(callers, (health.SERVICE_NAME, load.SERVICE)),) if settings.callers else (),
         options=(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
@@ -62,11 +61,14 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
             ("grpc.max_connection_age_grace_ms", _milliseconds(settings.max_connection_age_grace)),
         ),
     )
-    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, server)
+    door: Any = Door(server, callers) if settings.callers else server
+    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, door)
+    described: Any = reflection.aio.ReflectionServicer((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, door)  # type: ignore[no-untyped-call]
+    # These say nothing of anybody, and it is gRPC itself that asks them, without a token.
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     server.add_generic_rpc_handlers((load.LoadReports(calls).handler(),))
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     tls = None if settings.tls is None else ServerFiles("worker.tls", settings.tls)
     address = _bind(server, "worker.listen", settings.listen, tls)
     health_server = None

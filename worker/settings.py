@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -26,7 +26,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     listen: where gRPC is served. tls: with which certificate; absent: in the clear. callers: who may call; absent:
     whoever can. insecure: lets it listen off loopback with neither, on a network that is trusted. health: where
-    grpc.health.v1, and nothing else, is served in the clear, for probes that speak no TLS; empty: nowhere.
+    grpc.health.v1, and nothing else, is served in the clear, for probes that speak no TLS; empty: nowhere. log_calls:
+    which calls have a line in the log, with caller and usage: those of callers that are no gateways (a gateway keeps
+    account itself), all, or none.
     max_message_bytes: the largest request taken; max_calls: how many calls are served at once. max_connection_age:
     seconds after which a connection, give or take a tenth, takes no new calls, so that callers connect anew, also to
     replicas that have come since (zero: never); max_connection_age_grace: seconds that its open calls have then (zero:
@@ -45,6 +47,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_connection_age_grace: Annotated[float, Meta(ge=0)] = 0.0
     drain_delay: Annotated[float, Meta(ge=0)] = 0.0
     drain_timeout: Annotated[float, Meta(ge=0)] = 30.0
+    log_calls: Literal["direct", "all", "none"] = "direct"
     log_level: str = "info"
 
 

@@ -60,7 +60,7 @@ class House:
                 folder,
                 environment={"TOKEN": "t"},
                 listen=f"{host}:{self.port}",
-                settings={"callers": callers, **self._settings},
+                settings={"callers": callers, "log_calls": "all", **self._settings},
             )
         )
         replica = self.replicas[host] = Replica(host, service)

@@ -42,6 +42,7 @@ async def guarded_worker(
             {"name": "edge", "identities": [EDGE], "gateway": True},
             {"name": "next", "identities": [NEXT], "gateway": True},
         ],
+        "log_calls": "all",
         **more,
     }
     upstreams = {"u": {"base_url": upstream.url, "models": ["m"], "retries": 0}}

@@ -160,7 +160,7 @@ def fields(line: str) -> Mapping[str, str]:
 async def test_whose_word_counts(tmp_path: Path, authority: Authority) -> None:
     """Of accounts, sessions and clients only gateways may speak; everybody else calls for itself."""
     said = (("x-account-id", "acme"), ("x-session-id", "s1"), ("x-client-id", "c1"), ("x-request-id", "r1"))
-    config = settings(authority.issue(NAME), authority.ca)
+    config = settings(authority.issue(NAME), authority.ca, log_calls="all")
     async with services.worker("echo", tmp_path, settings=config) as worker:
         for identity in (GATEWAY, "billing.test"):
             async with channel(worker, authority.issue(identity), authority.ca) as opened:
@@ -181,6 +181,25 @@ async def test_whose_word_counts(tmp_path: Path, authority: Authority) -> None:
     names = ("caller", "account", "session", "client")
     assert [by_edge[name] for name in names] == ["edge", "acme", "'s1'", "'c1'"]
     assert [by_billing[name] for name in names] == ["billing", "", "''", "''"]
+
+
+@pytest.mark.parametrize(("logged", "lines"), [("direct", ["billing"]), ("all", ["edge", "billing"]), ("none", [])])
+async def test_which_calls_have_a_line_in_the_log(tmp_path: Path, logged: str, lines: list[str]) -> None:
+    callers = [
+        {"name": "edge", "token_envs": ["EDGE"], "gateway": True},
+        {"name": "billing", "token_envs": ["BILLING"]},
+    ]
+    environment = {"EDGE": "of-the-edge", "BILLING": "of-billing"}
+    config = {"callers": callers, "log_calls": logged}
+    async with services.worker("echo", tmp_path, environment=environment, settings=config) as worker:
+        async with grpc.aio.insecure_channel(worker.address) as opened:
+            for token in environment.values():
+                stub: Any = worker_service_pb2_grpc.WorkerServiceStub(opened)
+                async for _ in stub.Chat(ask(), timeout=PATIENCE, metadata=(("authorization", f"Bearer {token}"),)):
+                    pass
+        await worker.stop()
+        log = worker.new_log()
+    assert [fields(line)["caller"] for line in log.splitlines() if "call caller=" in line] == lines
 
 
 async def test_the_usage_of_a_call_is_written_down_however_it_ends(tmp_path: Path) -> None:
