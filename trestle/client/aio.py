@@ -53,7 +53,8 @@ class Client:
 
     @property
     def _methods(self) -> Methods:
-        """Made with the first call: a channel belongs to the loop it is made in."""
+        """Made with the first call: a channel belongs to the loop it is made in. Raises RuntimeError without one."""
+        asyncio.get_running_loop()
         if self._known is None:
             link = self._link
             self._channel = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trestle.client import Client, SyncClient, Tls
+from trestle.client import Client, SyncClient, Tls, chat_request
 from trestle.client.link import ignored_params
 
 
@@ -70,6 +70,11 @@ async def test_a_client_that_was_never_used() -> None:
 def test_a_client_may_be_made_before_its_loop() -> None:
     client = Client("localhost:1", timeout=0.1)
     asyncio.run(client.close())
+
+
+def test_nothing_is_called_where_no_loop_runs() -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        Client("localhost:1").chat(chat_request("m", "Hello?"))
 
 
 def test_names_that_no_header_can_hold() -> None:
