@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -203,6 +204,23 @@ async def reaches(gateway: Service, context: ssl.SSLContext) -> bool:
             return (await client.ask("GET", "/healthz")).status == 200
         except aiohttp.ClientError:
             return False
+
+
+async def test_a_client_that_reads_nothing_is_cut_off(tmp_path: Path, authority: Authority) -> None:
+    """What stands between the gateway and its socket holds back as the socket does."""
+    settings = {"tls": authority.issue("127.0.0.1").server(), "stall_timeout": 0.5}
+    async with services.worker("echo", tmp_path) as worker:
+        settings["workers"] = {"w": worker.address}
+        async with services.gateway(settings, tmp_path) as gateway:
+            host, _, port = gateway.address.partition(":")
+            context = ssl.create_default_context(cafile=str(authority.ca))
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=context, limit=1024)
+            body = json.dumps(ask("echo?tokens=1000000&chunk=50", stream=True)).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            await gateway.logged("a client has read nothing for 0.5 s: cut off")
+            writer.transport.abort()
 
 
 async def test_the_oldest_version(tmp_path: Path, authority: Authority) -> None:
