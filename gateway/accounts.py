@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from gateway.directory import Directory
 from gateway.ledger.ledger import Ledger
-from gateway.prices import Prices
+from gateway.limits.local import periods
+from gateway.prices import MICRO, Prices
 from gateway.settings import GatewaySettings
 from gateway.store.accounts import AccountStore
 from gateway.store.database import Database, parse
 from gateway.store.migrate import migrate
 from gateway.store.names import NameStore
 from gateway.store.reader import StoreReader
-from gateway.store.usage import UsageStore
+from gateway.store.usage import UsageStore, Which
 from trestle.config import ConfigError
 from trestle.errors import CallError
+
+_MOST_HOLDERS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,24 @@ class Accounts:
             ledger,
             database,
         )
+
+    async def spent(self) -> dict[str, dict[str, tuple[int, float]]]:
+        """What keys and accounts have used of this day and month: by `key:ID` and `account:ID`, tokens and cost by
+        period. Raises `ConfigError` where it cannot be known."""
+        now = time.time()
+        found: dict[str, dict[str, tuple[int, float]]] = {}
+        for period in periods(now):
+            first = datetime.fromisoformat(period if len(period) > len("2026-11") else f"{period}-01")
+            which = Which(int(first.replace(tzinfo=UTC).timestamp() * 1000), int(now * 1000) + 1, {})
+            for what in ("key", "account"):
+                try:
+                    rows = await self.usage.sums(which, [what], _MOST_HOLDERS)
+                except CallError as error:
+                    raise ConfigError(f"gateway.database: cannot be used: {error.__cause__}") from None
+                for row in rows:
+                    tokens = row["input_tokens"] + row["output_tokens"]
+                    found.setdefault(f"{what}:{row[what]}", {})[period] = tokens, row["cost"] / MICRO
+        return found
 
     async def close(self) -> None:
         """Delivers what is recorded and ends the connections."""

@@ -21,8 +21,12 @@ from gateway.handlers.models import ModelsHandler, OwnModelsHandler
 from gateway.handlers.openapi import OpenApiHandler
 from gateway.handlers.sessions import SessionsHandler
 from gateway.handlers.single import EMBEDDINGS, MODERATIONS, SingleHandler
+from gateway.limits.limiter import Limiter
+from gateway.limits.policy import Holder
 from gateway.namespace import NOTHING_ADDED, Namespace
 from gateway.openapi import Operation, operations
+from gateway.prices import Prices
+from gateway.record import Observer
 from gateway.routed import Budget, Network
 from gateway.routing import Router
 from gateway.sessions import Sessions
@@ -60,11 +64,14 @@ class Published:
 
 class Parts:
     """What outlives a reading of the configuration. accounts: None where there is no database. sessions: what
-    happens in them. places: how many requests are served, and may be."""
+    happens in them. limiter: how much keys may use. observers: told of every request. places: how many requests are
+    served, and may be."""
 
-    def __init__(self, accounts: Accounts | None, sessions: Sessions) -> None:
+    def __init__(self, accounts: Accounts | None, sessions: Sessions, limiter: Limiter) -> None:
         self.accounts = accounts
         self.sessions = sessions
+        self.limiter = limiter
+        self.observers: tuple[Observer, ...] = (limiter,) if accounts is None else (limiter, accounts.ledger)
         self.places = Places()
         self._breakers: tuple[BreakerSettings, Breakers] | None = None
 
@@ -115,6 +122,7 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
         namespaces,
         Network(workers, parts.breakers(settings.breaker), Budget(settings.retries)),
         parts.sessions,
+        parts.limiter,
         timeout=settings.timeout,
         max_timeout=settings.max_timeout,
         max_body_bytes=settings.max_body_bytes,
@@ -145,7 +153,7 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
     )
     table = _table(published)
     parts.places.most = settings.max_requests
-    edge = Edge(table, keyring, settings.cors, parts.places, () if accounts is None else (accounts.ledger,))
+    edge = Edge(table, keyring, settings.cors, parts.places, parts.observers)
     alone = Edge(_table(probes), keyring, CorsSettings(), Places())
     return Deck(settings, keyring, edge, alone, health, workers, router, catalogue)
 
@@ -170,6 +178,25 @@ def _still_there(workers: Mapping[str, Worker], before: Mapping[str, Worker]) ->
         for name, worker in workers.items()
         if name in before and worker.link.endpoint.address == before[name].link.endpoint.address
     ]
+
+
+async def open_limiter(settings: GatewaySettings, accounts: Accounts | None) -> Limiter:
+    """Raises `ConfigError` for a Redis that is none, `CallError` while the database cannot be read."""
+    shared = None
+    if settings.redis:
+        from gateway.limits.shared import SharedLimits  # noqa: PLC0415 (what it needs is there with Redis only)
+        from gateway.redis import connect  # noqa: PLC0415
+
+        shared = SharedLimits(connect(settings.redis), settings.limits.lease)
+    holders = _no_holder if accounts is None else accounts.directory.holder
+    limiter = Limiter(settings.limits, holders, Prices(settings.prices), shared)
+    if shared is None and accounts is not None:
+        limiter.remember(await accounts.spent())
+    return limiter
+
+
+def _no_holder(account: str) -> Holder | None:
+    return None
 
 
 async def open_accounts(settings: GatewaySettings) -> Accounts | None:

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.auth import wrong_key
 from gateway.identity import Identity
+from gateway.limits.policy import Holder, Limits
 from gateway.namespace import NOTHING_ADDED, Namespace, namespace_of
 from gateway.settings import DirectorySettings
 from gateway.store.records import Account, Delta, Key
@@ -19,6 +20,7 @@ from trestle.errors import CallError, Reason
 
 log = logging.getLogger("gateway")
 _PAUSE: Final = 2.0
+_UNLIMITED: Final = Limits()
 _MOST_UNKNOWN: Final = 10_000
 """How many unknown keys are remembered as such."""
 _MOST_LOOK_UPS: Final = 32
@@ -70,6 +72,8 @@ class Directory:
         self._scopes: dict[tuple[str, ...], frozenset[str]] = {}
         self._models: dict[tuple[str, ...], frozenset[str]] = {}
         self._accounts: dict[str, str] = {}
+        self._limits: dict[Limits, Limits] = {}
+        self._holders: dict[str, Holder] = {}  # accounts that are limited, by id
 
     async def load(self) -> None:
         """Reads everything. Raises `CallError` where it cannot."""
@@ -128,6 +132,10 @@ class Directory:
     def namespace(self, account: str) -> Namespace:
         """What the account added, by its id."""
         return self._namespaces.get(account, NOTHING_ADDED)
+
+    def holder(self, account: str) -> Holder | None:
+        """The account's own limits, by its id; None where it has none."""
+        return self._holders.get(account)
 
     async def look_up(self, digest: bytes) -> Identity | None:
         """Asks the database for a key that is not held, once however many ask, and remembers one that it does not know
@@ -203,6 +211,7 @@ class Directory:
             self._keys.clear()
             self._digests.clear()
             self._closed.clear()
+            self._holders.clear()
             self._namespaces.clear()
             self._unknown.clear()
         for account in delta.accounts:
@@ -224,11 +233,18 @@ class Directory:
 
     def _keep_account(self, account: Account) -> None:
         (self._closed.add if account.disabled else self._closed.discard)(account.id)
+        if account.limits == _UNLIMITED:
+            self._holders.pop(account.id, None)
+        else:
+            self._holders[account.id] = Holder(f"account:{account.id}", account.id, account.limits)
 
     def _held(self, key: Key) -> _Held:
         models = None if key.models is None else _shared(self._models, key.models)
         account = self._accounts.setdefault(key.account, key.account)
-        identity = Identity(account, key.id, _shared(self._scopes, key.scopes), models)
+        holder = None
+        if key.limits != _UNLIMITED:
+            holder = Holder(f"key:{key.id}", account, self._limits.setdefault(key.limits, key.limits))
+        identity = Identity(account, key.id, _shared(self._scopes, key.scopes), models, holder)
         return _Held(key.id, identity, key.disabled, key.expires)
 
 

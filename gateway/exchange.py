@@ -27,15 +27,16 @@ class Exchange:
     """One request on its way. id: taken from `x-request-id` or made. named: what stands in its path in place of the
     endpoint's variables. identity: who asks; nobody in particular until the key has been seen. agent: the name of the
     one that was asked for. ignored: parameters that it overrides. record: where its end is written down; None where
-    that is not done."""
+    that is not done. standing: headers that say how much more its key may use; None where nothing limits it."""
 
-    __slots__ = ("_shared", "_since", "agent", "http", "id", "identity", "ignored", "named", "record")
+    __slots__ = ("_shared", "_since", "agent", "http", "id", "identity", "ignored", "named", "record", "standing")
 
     def __init__(self, http: web.BaseRequest, shared: Mapping[str, str]) -> None:
         """shared: headers of every answer to it."""
         self.http = http
         self.named: Mapping[str, str] = {}
         self.record: Record | None = None
+        self.standing: Mapping[str, str] | None = None
         self.identity = NOBODY
         self.agent = ""
         self.ignored: list[str] = []
@@ -52,7 +53,10 @@ class Exchange:
     def headers(self) -> dict[str, str]:
         """The usual headers of an answer that begins now (WIRE 15)."""
         elapsed = int((time.perf_counter() - self._since) * 1000)
-        return {"x-request-id": self.id, "openai-processing-ms": str(elapsed), "server": "trestle", **self._shared}
+        headers = {"x-request-id": self.id, "openai-processing-ms": str(elapsed), "server": "trestle", **self._shared}
+        if self.standing is not None:
+            headers.update(self.standing)
+        return headers
 
     @property
     def strict(self) -> bool:

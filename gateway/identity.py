@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.limits.policy import Holder
 from trestle.errors import CallError, Reason
 
 CHAT: Final = "chat"
@@ -20,12 +21,13 @@ DEFAULT_ACCOUNT: Final = "default"
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
     """account: its id. key: what the key is called in logs and reports. models: the public names that it may ask for;
-    None: all of them."""
+    None: all of them. limits: what the key itself may use, where that is limited."""
 
     account: str
     key: str
     scopes: frozenset[str] = SCOPES
     models: frozenset[str] | None = None
+    limits: Holder | None = None
 
     def demand(self, scope: str) -> None:
         """Raises `CallError` (PERMISSION_DENIED) where the key has not this scope."""

@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import web
 from msgspec import structs
 
-from gateway.app import Deck, Parts, admin_edge, assemble, open_accounts
+from gateway.app import Deck, Parts, admin_edge, assemble, open_accounts, open_limiter
 from gateway.listener import Bounds, Listener
 from gateway.session_service import SessionListener, SessionServicer
 from gateway.sessions import SessionHub
@@ -37,7 +37,13 @@ async def serve(settings: GatewaySettings, path: Path, read: Callable[[], Gatewa
     watch.follow(certificates(settings))
     accounts = await open_accounts(settings)
     try:
-        await Process(settings, Parts(accounts, SessionHub(settings.sessions)), read, watch).run()
+        limiter = await open_limiter(settings, accounts)
+        limiter.start()
+        try:
+            parts = Parts(accounts, SessionHub(settings.sessions), limiter)
+            await Process(settings, parts, read, watch).run()
+        finally:
+            await limiter.close()
     finally:
         if accounts is not None:
             await accounts.close()

@@ -16,6 +16,7 @@ from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
+    from gateway.limits.limiter import Admission
     from gateway.routed import Attempt, RoutedCall
     from gateway.sessions import SessionWatch
 
@@ -76,11 +77,13 @@ class Record:
     public name that was asked for; empty until the body was read. stream: whether it asked for one. call: its way over
     the targets; None where it never came to one. request: as it went to the worker. answer: what came back, of a chat
     or completion; usage: of the rest. first: when the first content was sent; zero for never. ended: zero until then.
-    error: why it failed. watch: who tells its session; None where it has none. status: of the HTTP answer; zero
+    error: why it failed. watch: who tells its session; None where it has none.
+    admission: by whose limits it was let in; None where it has none. status: of the HTTP answer; zero
     where none was begun.
     """
 
     __slots__ = (
+        "admission",
         "answer",
         "at",
         "began",
@@ -118,6 +121,7 @@ class Record:
         self.usage: chat_pb2.Usage | None = None
         self.error: CallError | None = None
         self.watch: SessionWatch | None = None
+        self.admission: Admission | None = None
 
     def end(self) -> None:
         """Nothing more will be known."""

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, structs
 
 from gateway.identity import DEFAULT_ACCOUNT, Identity
+from gateway.limits.policy import Holder, Limits
 from trestle.config import ConfigError
 from trestle.tls import ClientTls, ServerTls
 
@@ -38,6 +39,8 @@ NEEDS_RESTART: Final = (
     "database",
     "admin",
     "directory",
+    "redis",
+    "limits",
     "ledger",
     "prices",
     "currency",
@@ -116,16 +119,28 @@ class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     reserve: Annotated[float, Meta(ge=1)] = 100.0
 
 
+class LimiterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How limits of keys and accounts are kept. when_unreachable: what happens to requests while Redis cannot be
+    reached, `open`: they are let in, `closed`: they are turned away. default_output_tokens: reserved for an answer
+    whose request does not say how long it may be. lease: seconds after which a killed gateway's requests no longer
+    count as open."""
+
+    when_unreachable: Literal["open", "closed"] = "open"
+    default_output_tokens: Annotated[int, Meta(ge=0)] = 1024
+    lease: Annotated[float, Meta(gt=0)] = 30.0
+
+
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key that opens the gateway: the SHA-256 of it in hexadecimal, or the environment variable that holds it.
     scopes: what it may do; manage concerns the models and agents of the account `default`. models: the public names
-    that it may ask for (absent: all)."""
+    that it may ask for (absent: all). limits: how much it may use."""
 
     name: str
     sha256: str = ""
     key_env: str = ""
     scopes: tuple[Literal["chat", "embeddings", "manage"], ...] = ("chat", "embeddings")
     models: list[str] | None = None
+    limits: Limits = Limits()
 
 
 class AdminSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -242,6 +257,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     database: str = ""
     admin: AdminSettings | None = None
     directory: DirectorySettings = DirectorySettings()
+    redis: str = ""
+    limits: LimiterSettings = LimiterSettings()
     ledger: LedgerSettings = LedgerSettings()
     prices: list[PriceSettings] = []
     currency: str = "USD"
@@ -333,7 +350,8 @@ def configured_keys(
         if bool(key.sha256) == bool(key.key_env):
             raise ConfigError(f"gateway.keys[{i}]: needs either sha256 or key_env")
         models = None if key.models is None else frozenset(key.models)
-        identity = Identity(DEFAULT_ACCOUNT, key.name, frozenset(key.scopes), models)
+        holder = Holder(f"key:{key.name}", DEFAULT_ACCOUNT, key.limits) if key.limits != Limits() else None
+        identity = Identity(DEFAULT_ACCOUNT, key.name, frozenset(key.scopes), models, holder)
         if key.sha256:
             if not _SHA256.fullmatch(key.sha256.lower()):
                 raise ConfigError(f"gateway.keys[{i}].sha256: is not 64 hexadecimal digits")

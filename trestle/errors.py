@@ -51,6 +51,7 @@ class Reason(enum.StrEnum):
     INTERNAL = "INTERNAL"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     UNIMPLEMENTED = "UNIMPLEMENTED"
+    RATE_LIMITED = "RATE_LIMITED"
 
 
 _C = code_pb2
@@ -79,6 +80,7 @@ STATUS: Final[Mapping[Reason, int]] = {
     Reason.INTERNAL: _C.INTERNAL,
     Reason.DEADLINE_EXCEEDED: _C.DEADLINE_EXCEEDED,
     Reason.UNIMPLEMENTED: _C.UNIMPLEMENTED,
+    Reason.RATE_LIMITED: _C.RESOURCE_EXHAUSTED,
 }
 """Reason -> number of the gRPC status (error.proto says the same beside each)."""
 

@@ -16,6 +16,7 @@ from gateway.endpoints import Endpoint
 from gateway.exchange import Exchange
 from gateway.handlers.base import read_body
 from gateway.identity import DEFAULT_ACCOUNT
+from gateway.limits.policy import Limits
 from gateway.openai.fields import decode_body, invalid
 from gateway.store.accounts import AccountStore
 from gateway.store.records import Account, Key
@@ -37,12 +38,14 @@ class NewAccount(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewKeyBody(msgspec.Struct, forbid_unknown_fields=True):
-    """scopes, models: as in `gateway.identity.Identity`. expires_in: seconds from now; absent: never."""
+    """scopes, models: as in `gateway.identity.Identity`. expires_in: seconds from now; absent: never.
+    limits: what it may use; absent: as much as it likes."""
 
     name: _KeyName
     scopes: Annotated[tuple[Literal["chat", "embeddings", "manage"], ...], Meta(min_length=1)] = ("chat", "embeddings")
     models: list[_Model] | None = None
     expires_in: Annotated[int, Meta(ge=1, le=_MOST_SECONDS)] | None = None
+    limits: Limits = Limits()
 
 
 class Rotation(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,6 +62,7 @@ class Expiry(msgspec.Struct, forbid_unknown_fields=True, rename={"within": "in"}
 
 _NEW_ACCOUNT: Final = msgspec.json.Decoder(NewAccount)
 _NEW_KEY: Final = msgspec.json.Decoder(NewKeyBody)
+_LIMITS: Final = msgspec.json.Decoder(Limits)
 _ROTATION: Final = msgspec.json.Decoder(Rotation)
 _EXPIRY: Final = msgspec.json.Decoder(Expiry)
 
@@ -79,9 +83,11 @@ class AccountsHandler:
             Endpoint("GET", account, self.get),
             Endpoint("POST", account + "/disable", self.disable),
             Endpoint("POST", account + "/enable", self.enable),
+            Endpoint("PUT", account + "/limits", self.limit),
             Endpoint("POST", account + "/keys", self.create_key),
             Endpoint("GET", account + "/keys", self.list_keys),
             Endpoint("GET", key, self.get_key),
+            Endpoint("PUT", key + "/limits", self.limit_key),
             Endpoint("POST", key + "/disable", self.disable_key),
             Endpoint("POST", key + "/enable", self.enable_key),
             Endpoint("POST", key + "/expire", self.expire_key),
@@ -109,6 +115,16 @@ class AccountsHandler:
         account = await self._store.set_disabled(_named(exchange, "account"), False)
         return await self._changed(exchange, _account(account))
 
+    async def limit(self, exchange: Exchange) -> web.StreamResponse:
+        """All of them anew: what is absent is no longer limited."""
+        asked: Limits = decode_body(_LIMITS, await _body(exchange))
+        return await self._changed(exchange, _account(await self._store.limit(_named(exchange, "account"), asked)))
+
+    async def limit_key(self, exchange: Exchange) -> web.StreamResponse:
+        """As `limit`."""
+        asked: Limits = decode_body(_LIMITS, await _body(exchange))
+        return await self._changed(exchange, _key(await self._store.limit_key(_named(exchange, "key"), asked)))
+
     async def create_key(self, exchange: Exchange) -> web.StreamResponse:
         """The only answer that holds the key itself."""
         asked: NewKeyBody = decode_body(_NEW_KEY, await _body(exchange))
@@ -120,6 +136,7 @@ class AccountsHandler:
             scopes=set(asked.scopes),
             models=asked.models,
             expires=0 if asked.expires_in is None else int(time.time()) + asked.expires_in,
+            limits=asked.limits,
         )
         return await self._changed(exchange, {**_key(key), "key": new.text})
 
@@ -182,6 +199,7 @@ def _account(account: Account) -> dict[str, Any]:
         "object": "account",
         "name": account.name,
         "disabled": account.disabled,
+        "limits": account.limits,
         "created": account.created,
     }
 
@@ -194,6 +212,7 @@ def _key(key: Key) -> dict[str, Any]:
         "name": key.name,
         "scopes": key.scopes,
         "models": key.models,
+        "limits": key.limits,
         "disabled": key.disabled,
         "expires": key.expires or None,
         "created": key.created,

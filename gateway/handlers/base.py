@@ -14,6 +14,7 @@ from gateway.agents import Preset, apply
 from gateway.catalogue import Catalogue
 from gateway.deadline import asked_timeout
 from gateway.exchange import Exchange, too_large
+from gateway.limits.limiter import Limiter
 from gateway.namespace import NOTHING_ADDED, Namespace
 from gateway.openai.errors import UNFINISHED, model_not_found
 from gateway.openai.fields import invalid
@@ -55,6 +56,7 @@ class Bridge:
         namespaces: Namespaces,
         network: Network,
         sessions: Sessions,
+        limiter: Limiter,
         *,
         timeout: float,
         max_timeout: float,
@@ -66,6 +68,7 @@ class Bridge:
         self._namespaces = namespaces
         self._network = network
         self._sessions = sessions
+        self._limiter = limiter
         self._timeout = timeout
         self._max_timeout = max_timeout
         self._max_body_bytes = max_body_bytes
@@ -126,8 +129,11 @@ class Bridge:
         self, exchange: Exchange, model: str, request: Any, method: Callable[[Worker], Any], *, single: bool
     ) -> RoutedCall:
         """The call over the model's route, noted in the request's record; method, single: as in `RoutedCall`. Raises
-        `CallError` for a model nobody has, or a timeout that cannot be."""
+        `CallError` for a model nobody has, a timeout that cannot be, or more than the key may use now."""
         route = await self._resolve(exchange.identity.account, model)
+        holders = self._limiter.holders(exchange.identity)
+        if holders:
+            await self._limiter.admit(exchange, holders, request)
         timeout = asked_timeout(exchange.http.headers, self._max_timeout) or route.timeout or self._timeout
         call = RoutedCall(self._network, route, method, request, timeout, exchange.call_metadata(), single=single)
         record = exchange.record

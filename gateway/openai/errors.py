@@ -109,7 +109,8 @@ def error_answer(error: CallError, *, final: bool = False) -> ErrorAnswer:
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
         headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
-    if status == 501 or final:
+    quota = error.reason is Reason.RATE_LIMITED and error.code == "insufficient_quota"
+    if status == 501 or final or quota:  # a day's or a month's, which no SDK waits for
         headers["x-should-retry"] = "false"
     return ErrorAnswer(status, error_body(error), headers)
 

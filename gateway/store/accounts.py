@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Row, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.auth import NewKey
+from gateway.limits.policy import Limits
 from gateway.openai.errors import conflict, not_found
 from gateway.store.database import Database, now
 from gateway.store.records import Account, Key
 from gateway.store.schema import ACCOUNTS, KEYS
+
+NO_LIMITS: Final = Limits()
+_LIMITS: Final = msgspec.json.Decoder(Limits)
 
 
 class AccountStore:
@@ -30,7 +34,8 @@ class AccountStore:
             taken = await connection.execute(select(ACCOUNTS.c.id).where(ACCOUNTS.c.name == name))
             if taken.first() is not None:
                 raise conflict("name", f"There is an account '{name}' already.")
-            await connection.execute(insert(ACCOUNTS).values(msgspec.structs.asdict(account)))
+            values = {**msgspec.structs.asdict(account), "limits": _json(account.limits)}
+            await connection.execute(insert(ACCOUNTS).values(values))
         return account
 
     async def list(self, after: str, limit: int) -> Sequence[Account]:
@@ -51,8 +56,28 @@ class AccountStore:
             await connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == account.id).values(disabled=disabled))
             return await _account(connection, account.id)
 
+    async def limit(self, which: str, limits: Limits) -> Account:
+        """Sets what all the account's keys may use together."""
+        account = await self.get(which)
+        async with self._database.changing("account", account.id) as connection:
+            values = {"limits": _json(limits)}
+            await connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == account.id).values(values))
+            return await _account(connection, account.id)
+
+    async def limit_key(self, id: str, limits: Limits) -> Key:  # noqa: A002
+        """Sets what the key may use."""
+        return await self._change_key(id, limits=_json(limits))
+
     async def create_key(
-        self, which: str, new: NewKey, *, name: str, scopes: Iterable[str], models: Sequence[str] | None, expires: int
+        self,
+        which: str,
+        new: NewKey,
+        *,
+        name: str,
+        scopes: Iterable[str],
+        models: Sequence[str] | None,
+        expires: int,
+        limits: Limits = NO_LIMITS,
     ) -> Key:
         """A key of the account `which`; the rest as in `Key`."""
         account = await self.get(which)
@@ -66,6 +91,7 @@ class AccountStore:
             disabled=False,
             expires=expires,
             created=now(),
+            limits=limits,
         )
         async with self._database.changing("key", key.id) as connection:
             await _insert_key(connection, key)
@@ -110,9 +136,14 @@ class AccountStore:
             return await _key(connection, id)
 
 
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def account_of(row: Row[Any]) -> Account:
     """A row of the table `accounts`."""
-    return Account(id=row.id, name=row.name, disabled=row.disabled, created=row.created)
+    limits = _LIMITS.decode(row.limits)
+    return Account(id=row.id, name=row.name, disabled=row.disabled, created=row.created, limits=limits)
 
 
 def key_of(row: Row[Any]) -> Key:
@@ -127,6 +158,7 @@ def key_of(row: Row[Any]) -> Key:
         disabled=row.disabled,
         expires=row.expires,
         created=row.created,
+        limits=_LIMITS.decode(row.limits),
     )
 
 
@@ -147,6 +179,6 @@ async def _key(connection: AsyncConnection, id: str) -> Key:  # noqa: A002
 
 async def _insert_key(connection: AsyncConnection, key: Key) -> None:
     values = msgspec.structs.asdict(key)
-    for name in ("scopes", "models"):
-        values[name] = msgspec.json.encode(values[name]).decode()
+    for name in ("scopes", "models", "limits"):
+        values[name] = _json(values[name])
     await connection.execute(insert(KEYS).values(values))

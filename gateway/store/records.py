@@ -6,19 +6,22 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from gateway.limits.policy import Limits
+
 
 class Account(msgspec.Struct, frozen=True, gc=False):
-    """Who pays. A disabled one's keys open nothing."""
+    """Who pays. A disabled one's keys open nothing. limits: of all its keys together."""
 
     id: str
     name: str
     disabled: bool
     created: int
+    limits: Limits = Limits()
 
 
 class Key(msgspec.Struct, frozen=True):
     """id: `tr_` and its prefix. digest: SHA-256 of the whole. scopes: what it may do. models: the public names it may
-    ask for, None for all. expires: zero for never."""
+    ask for, None for all. expires: zero for never. limits: its own."""
 
     id: str
     account: str
@@ -29,6 +32,7 @@ class Key(msgspec.Struct, frozen=True):
     disabled: bool
     expires: int
     created: int
+    limits: Limits = Limits()
 
 
 class OwnModel(msgspec.Struct, frozen=True):

@@ -35,6 +35,7 @@ ACCOUNTS: Final = Table(
     Column("name", String(64), nullable=False, unique=True),
     Column("disabled", Boolean, nullable=False),
     Column("created", BigInteger, nullable=False),
+    Column("limits", Text, nullable=False, server_default="{}"),  # JSON
 )
 KEYS: Final = Table(
     "keys",
@@ -48,6 +49,7 @@ KEYS: Final = Table(
     Column("disabled", Boolean, nullable=False),
     Column("expires", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
+    Column("limits", Text, nullable=False, server_default="{}"),  # JSON
 )
 MODELS: Final = Table(
     "models",

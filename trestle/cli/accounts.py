@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 from trestle.cli.admin import Admin, Object, command
 
+_COUNTS: Final = ("requests_per_minute", "tokens_per_minute", "concurrent", "tokens_per_day", "tokens_per_month")
+_AMOUNTS: Final = ("cost_per_day", "cost_per_month")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -24,6 +26,8 @@ def add(commands: Any) -> None:
     command(accounts, "disable", _disable_account, "close an account: its keys open nothing", "account")
     command(accounts, "enable", _enable_account, "open an account again", "account")
 
+    _add_limits(command(accounts, "limit", _limit_account, "set what all its keys may use together", "account"))
+
     keys = commands.add_parser("keys", help="look after the keys of accounts").add_subparsers(
         required=True, metavar="COMMAND"
     )
@@ -34,6 +38,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--model", action="append", help="a model that it may ask for, again for more; default: all")
     parser.add_argument("--expires-in", type=_seconds, metavar="TIME", help="like 90d, 12h, 30m; default: never")
     command(keys, "list", _list_keys, "list an account's keys", "account")
+    _add_limits(command(keys, "limit", _limit_key, "set what a key may use", "key"))
     command(keys, "disable", _disable_key, "disable a key", "key")
     command(keys, "enable", _enable_key, "enable a key again", "key")
     parser = command(keys, "expire", _expire_key, "let a key end", "key")
@@ -42,6 +47,19 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--overlap", type=_seconds, default=3600, metavar="TIME", help="how long the old one goes on (default: 1h)"
     )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.description = "What is not named is no longer limited."
+    for name in _COUNTS:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N")
+    for name in _AMOUNTS:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="AMOUNT")
+
+
+def _limits(options: argparse.Namespace) -> Object:
+    asked = {name: getattr(options, name) for name in (*_COUNTS, *_AMOUNTS)}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _create_account(admin: Admin, options: argparse.Namespace) -> None:
@@ -62,6 +80,14 @@ def _disable_account(admin: Admin, options: argparse.Namespace) -> None:
 
 def _enable_account(admin: Admin, options: argparse.Namespace) -> None:
     _show_accounts([admin.post(f"{_account(options)}/enable")])
+
+
+def _limit_account(admin: Admin, options: argparse.Namespace) -> None:
+    _show_accounts([admin.put(f"{_account(options)}/limits", _limits(options))])
+
+
+def _limit_key(admin: Admin, options: argparse.Namespace) -> None:
+    _show_keys([admin.put(f"{_key(options)}/limits", _limits(options))])
 
 
 def _create_key(admin: Admin, options: argparse.Namespace) -> None:
@@ -106,7 +132,7 @@ def _show_new(key: Object) -> None:
 def _show_accounts(accounts: Any) -> None:
     for account in accounts:
         state = "disabled" if account["disabled"] else "open"
-        print(account["id"], account["name"], state, _instant(account["created"]), sep="\t")
+        print(account["id"], account["name"], state, _instant(account["created"]), *_shown(account), sep="\t")
 
 
 def _show_keys(keys: Any) -> None:
@@ -114,7 +140,12 @@ def _show_keys(keys: Any) -> None:
         end = _instant(key["expires"]) if key["expires"] else "never"
         models = "all" if key["models"] is None else ",".join(key["models"])
         state = "disabled" if key["disabled"] else "open"
-        print(key["id"], key["name"], state, ",".join(key["scopes"]), models, f"expires={end}", sep="\t")
+        print(key["id"], key["name"], state, ",".join(key["scopes"]), models, f"expires={end}", *_shown(key), sep="\t")
+
+
+def _shown(limited: Object) -> list[str]:
+    """Its limits, where there are some."""
+    return [f"{name}={value:g}" for name, value in limited.get("limits", {}).items()]
 
 
 def _instant(seconds: int) -> str:

@@ -49,6 +49,10 @@ class Admin:
         """As `get`."""
         return self._ask(path, body or {})
 
+    def put(self, path: str, body: Object) -> Any:
+        """As `get`."""
+        return self._ask(path, body, "PUT")
+
     def pages(self, path: str, after: str) -> Iterator[Object]:
         """All of a list. after: the member that the next page begins behind."""
         query: dict[str, Any] = {"limit": _PAGE}
@@ -59,8 +63,8 @@ class Admin:
                 return
             query["after"] = page["data"][-1][after]
 
-    def _ask(self, path: str, body: Object | None) -> Any:
-        with request(self._url + path, self._key, body, _TIMEOUT) as answer:
+    def _ask(self, path: str, body: Object | None, method: str | None = None) -> Any:
+        with request(self._url + path, self._key, body, _TIMEOUT, method) as answer:
             try:
                 return json.load(answer)
             except (ValueError, OSError, HTTPException):

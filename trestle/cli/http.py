@@ -16,9 +16,11 @@ class GatewayError(Exception):
     """The gateway did not answer, or answered with an error. The message is one line for the terminal."""
 
 
-def request(url: str, key: str, body: Any = None, timeout: float = 600.0) -> HTTPResponse:
-    """Sends `body` as JSON with POST, or GET without one; the answer is 2xx. timeout: seconds of silence. Raises
-    `GatewayError`."""
+def request(
+    url: str, key: str, body: Any = None, timeout: float = 600.0, method: str | None = None
+) -> HTTPResponse:
+    """Sends `body` as JSON with POST, or GET without one, unless `method` says otherwise; the answer is 2xx. timeout:
+    seconds of silence. Raises `GatewayError`."""
     headers = {"Content-Type": "application/json"} if body is not None else {}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -30,7 +32,10 @@ def request(url: str, key: str, body: Any = None, timeout: float = 600.0) -> HTT
         # A proxy of the environment is for the world outside, and would not find this machine's loopback.
         proxies = urllib.request.ProxyHandler({} if parts.hostname in _LOOPBACK else None)
         opener = urllib.request.build_opener(proxies)
-        answer: HTTPResponse = opener.open(urllib.request.Request(url, data, headers), timeout=timeout)  # noqa: S310
+        answer: HTTPResponse = opener.open(
+            urllib.request.Request(url, data, headers, method=method),  # noqa: S310
+            timeout=timeout,
+        )
     except urllib.error.HTTPError as error:
         with error:
             raise GatewayError(f"{error.code}: {_message(error.read())}") from None

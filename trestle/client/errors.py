@@ -80,6 +80,7 @@ _BY_REASON: Final[Mapping[Reason, type[CallError]]] = {
     Reason.CONTEXT_LENGTH_EXCEEDED: ContextTooLong,
     Reason.CONTENT_REJECTED: ContentRejected,
     Reason.UPSTREAM_RATE_LIMITED: RateLimited,
+    Reason.RATE_LIMITED: RateLimited,
     Reason.UPSTREAM_TRUNCATED: Truncated,
     Reason.UPSTREAM_PROTOCOL: UpstreamFailed,
     Reason.UPSTREAM_FAILED: UpstreamFailed,

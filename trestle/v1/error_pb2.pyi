@@ -78,6 +78,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED: the caller's deadline passed."""
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 25
     """UNIMPLEMENTED: this worker does not offer the method."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 26
+    """RESOURCE_EXHAUSTED: the caller's own limit, at the gateway; workers never say it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The gRPC status code says what to do; the reason says why. It travels by name, without its
@@ -152,4 +154,6 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 24
 """DEADLINE_EXCEEDED: the caller's deadline passed."""
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 25
 """UNIMPLEMENTED: this worker does not offer the method."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 26
+"""RESOURCE_EXHAUSTED: the caller's own limit, at the gateway; workers never say it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -35,6 +35,7 @@ TABLE: dict[Reason, tuple[int, str, str | None]] = {
     Reason.INTERNAL: (500, "internal_server_error", None),
     Reason.DEADLINE_EXCEEDED: (504, "timeout", "deadline_exceeded"),
     Reason.UNIMPLEMENTED: (501, "not_implemented", None),
+    Reason.RATE_LIMITED: (429, "rate_limit_exceeded", None),
 }
 # What gRPC itself says, without details of ours.
 FOREIGN: dict[grpc.StatusCode, tuple[int, str, str]] = {

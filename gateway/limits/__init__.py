@@ -1,0 +1,1 @@
+"""How much a key and its account may use: admitted before a worker is asked, settled with what it came to."""

@@ -1,0 +1,219 @@
+"""Limits in this process and in Redis: the same steps, so the same tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+from support.redis import Missing, redis_server
+
+from gateway.limits.local import LocalLimits, periods, until_next
+from gateway.limits.policy import Holder, Limits, Refusal, Standing, duration, headers
+from gateway.limits.shared import SharedLimits
+
+NOON = 1_790_000_000.0
+
+
+class Kept:
+    """Limits of either kind, asked alike. Redis has a clock of its own, and it is its ids that are let in."""
+
+    def __init__(self, shared: SharedLimits | None) -> None:
+        self.shared = shared
+        self.local = LocalLimits()
+        self.ids = 0
+
+    async def admit(self, *holders: Holder, tokens: int = 0, now: float = NOON) -> Sequence[Standing] | Refusal:
+        if self.shared is None:
+            return self.local.admit(holders, tokens, now)
+        self.ids += 1
+        return await self.shared.admit(holders, tokens, str(self.ids), now, *periods(now))
+
+    async def settle(
+        self, *holders: Holder, reserved: int = 0, used: int = 0, cost: float = 0.0, began: float = NOON
+    ) -> None:
+        if self.shared is None:
+            self.local.settle(holders, reserved, used, cost, began)
+        else:
+            await self.shared.settle(holders, reserved, used, cost, str(self.ids), *periods(began))
+
+    async def refused(self, *holders: Holder, **asked: Any) -> str:
+        """The limit that refuses; empty where none does."""
+        found = await self.admit(*holders, **asked)
+        return found.limit if isinstance(found, Refusal) else ""
+
+
+@pytest_asyncio.fixture(params=["process", "redis"])
+async def kept(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kept]:
+    if request.param == "process":
+        yield Kept(None)
+        return
+    try:
+        with redis_server(tmp_path) as server:
+            client = Redis.from_url(server.url)
+            yield Kept(SharedLimits(client, 30.0))
+            await client.aclose()
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+def key(**limits: Any) -> Holder:
+    return Holder("key:k", "a", Limits(**limits))
+
+
+def account(**limits: Any) -> Holder:
+    return Holder("account:a", "a", Limits(**limits))
+
+
+async def test_requests_of_a_minute(kept: Kept) -> None:
+    limited = key(requests_per_minute=3)
+    told = [await kept.admit(limited) for _ in range(3)]
+    assert [each[0].remaining_requests for each in told if not isinstance(each, Refusal)] == [2, 1, 0]
+    found = await kept.admit(limited)
+    assert isinstance(found, Refusal)
+    assert found.limit == "requests_per_minute"
+    assert 19 < found.retry_after <= 20
+
+
+async def test_tokens_of_a_minute_are_what_was_used_and_not_what_was_reserved(kept: Kept) -> None:
+    limited = key(tokens_per_minute=1000)
+    await kept.admit(limited, tokens=600)
+    assert await kept.refused(limited, tokens=600) == "tokens_per_minute"
+    await kept.settle(limited, reserved=600, used=100)
+    assert await kept.refused(limited, tokens=600) == ""
+    await kept.settle(limited, reserved=600, used=2000)
+    assert await kept.refused(limited, tokens=1) == "tokens_per_minute"
+
+
+async def test_a_request_larger_than_a_minutes_worth_is_let_in_when_all_of_it_is_there(kept: Kept) -> None:
+    limited = key(tokens_per_minute=10)
+    assert await kept.refused(limited, tokens=100) == ""
+    assert await kept.refused(limited, tokens=1) == "tokens_per_minute"
+
+
+async def test_requests_at_a_time(kept: Kept) -> None:
+    limited = key(concurrent=2)
+    assert [await kept.refused(limited) for _ in range(3)] == ["", "", "concurrent"]
+    kept.ids = 1  # the first one's lease
+    await kept.settle(limited)
+    kept.ids = 10
+    assert [await kept.refused(limited) for _ in range(2)] == ["", "concurrent"]
+
+
+@pytest.mark.parametrize("period", ["day", "month"])
+async def test_tokens_of_a_day_or_month(kept: Kept, period: str) -> None:
+    limited = key(**{f"tokens_per_{period}": 100})
+    assert await kept.refused(limited, tokens=1000) == "", "a first one is let in, whatever it may become"
+    await kept.settle(limited, reserved=1000, used=60)
+    assert await kept.refused(limited, tokens=50) == f"tokens_per_{period}"
+    assert await kept.refused(limited, tokens=40) == ""
+    await kept.settle(limited, reserved=40, used=40)
+    assert await kept.refused(limited, tokens=0) == f"tokens_per_{period}"
+    later = NOON + (1 if period == "day" else 31) * 86400
+    assert await kept.refused(limited, tokens=50, now=later) == ""
+
+
+@pytest.mark.parametrize("period", ["day", "month"])
+async def test_cost_of_a_day_or_month(kept: Kept, period: str) -> None:
+    limited = key(**{f"cost_per_{period}": 1.5})
+    assert await kept.refused(limited) == ""
+    await kept.settle(limited, cost=1.0)
+    assert await kept.refused(limited) == ""
+    await kept.settle(limited, cost=0.75)
+    assert await kept.refused(limited) == f"cost_per_{period}"
+
+
+async def test_who_is_refused_by_one_has_used_nothing_of_the_other(kept: Kept) -> None:
+    own, shared = key(requests_per_minute=100), account(requests_per_minute=1)
+    assert await kept.refused(own, shared) == ""
+    for _ in range(3):
+        found = await kept.admit(own, shared)
+        assert isinstance(found, Refusal)
+        assert found.holder == shared
+    told = await kept.admit(own)
+    assert not isinstance(told, Refusal)
+    assert told[0].remaining_requests == 98
+
+
+async def test_new_limits_count_at_once(kept: Kept) -> None:
+    for _ in range(5):
+        assert await kept.refused(key()) == ""
+    told = await kept.admit(key(requests_per_minute=3))
+    assert not isinstance(told, Refusal)
+    assert told[0].remaining_requests == 2
+    assert [await kept.refused(key(requests_per_minute=3)) for _ in range(3)] == ["", "", "requests_per_minute"]
+    told = await kept.admit(key(requests_per_minute=10))
+    assert not isinstance(told, Refusal)
+    assert told[0].remaining_requests == 6, "what was used stays used"
+
+
+def test_a_minutes_worth_comes_back_evenly() -> None:
+    limits, limited = LocalLimits(), key(requests_per_minute=60)
+    for _ in range(60):
+        assert not isinstance(limits.admit([limited], 0, NOON), Refusal)
+    assert isinstance(limits.admit([limited], 0, NOON + 0.5), Refusal)
+    assert not isinstance(limits.admit([limited], 0, NOON + 1), Refusal)
+    assert isinstance(limits.admit([limited], 0, NOON + 1), Refusal)
+    assert isinstance(limits.admit([limited], 0, NOON - 100), Refusal), "a clock that is set back gives nothing"
+    assert not isinstance(limits.admit([limited], 0, NOON + 200), Refusal)
+
+
+def test_what_was_used_before_is_remembered() -> None:
+    limits, limited = LocalLimits(), key(tokens_per_day=100, cost_per_month=5.0)
+    day, month = periods(NOON)
+    limits.remember("key:k", {day: (99, 1.0), month: (500, 4.0)}, NOON)
+    found = limits.admit([limited], 10, NOON)
+    assert isinstance(found, Refusal)
+    assert found.limit == "tokens_per_day"
+    assert found.retry_after == until_next("tokens_per_day", NOON)
+
+
+async def test_a_lease_that_is_not_renewed_runs_out(tmp_path: Path) -> None:
+    try:
+        with redis_server(tmp_path) as server:
+            client = Redis.from_url(server.url)
+            kept = Kept(SharedLimits(client, 0.3))
+            limited = key(concurrent=1)
+            assert await kept.refused(limited) == ""
+            assert kept.shared is not None
+            await kept.shared.renew([([limited], "1")])
+            assert await kept.refused(limited) == "concurrent"
+            async with asyncio.timeout(30):
+                while await kept.refused(limited):
+                    pass
+            await client.aclose()
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0ms"), (0.0201, "21ms"), (1, "1s"), (7.2, "8s"), (60, "1m0s"), (359.5, "6m0s"), (3720, "1h2m0s")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_headers_are_of_who_has_less_left() -> None:
+    own, shared = key(requests_per_minute=10, tokens_per_minute=100), account(requests_per_minute=1000)
+    told = headers([Standing(own, 9, 6.0, 90, 6.0), Standing(shared, 3, 59.0, 0, 0.0)])
+    assert told == {
+        "x-ratelimit-limit-requests": "1000",
+        "x-ratelimit-remaining-requests": "3",
+        "x-ratelimit-reset-requests": "59s",
+        "x-ratelimit-limit-tokens": "100",
+        "x-ratelimit-remaining-tokens": "90",
+        "x-ratelimit-reset-tokens": "6s",
+    }
+    assert headers([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"), [("tokens_per_day", 35_200.0), ("cost_per_month", 35_200.0 + 9 * 86400)]
+)
+def test_until_the_next_day_or_month(limit: str, seconds: float) -> None:
+    assert until_next(limit, NOON) == seconds
