@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.auth import Keyring
 from gateway.breaker import Breakers
@@ -29,7 +29,7 @@ from gateway.prices import Prices
 from gateway.record import Observer
 from gateway.routed import Budget, Network
 from gateway.routing import Router
-from gateway.sessions import Sessions
+from gateway.sessions import SessionHub, Sessions
 from gateway.settings import (
     AdminSettings,
     BreakerSettings,
@@ -42,6 +42,9 @@ from gateway.workers import Worker, read_links
 
 if TYPE_CHECKING:
     from gateway.accounts import Accounts
+
+_PATIENCE: Final = 5.0
+"""Seconds for an answer that may take its time, as the next event of a session does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +196,17 @@ async def open_limiter(settings: GatewaySettings, accounts: Accounts | None) -> 
     if shared is None and accounts is not None:
         limiter.remember(await accounts.spent())
     return limiter
+
+
+def open_sessions(settings: GatewaySettings) -> Sessions:
+    """In this process, or where all gateways have theirs. Raises `ConfigError` for a Redis that is none."""
+    if not settings.redis:
+        return SessionHub(settings.sessions)
+    from gateway.redis import connect  # noqa: PLC0415 (what it needs is there with Redis only)
+    from gateway.shared_sessions import SharedSessions  # noqa: PLC0415
+
+    patient = connect(settings.redis, timeout=_PATIENCE)
+    return SharedSessions(connect(settings.redis), patient, settings.sessions)
 
 
 def _no_holder(account: str) -> Holder | None:

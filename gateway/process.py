@@ -13,10 +13,9 @@ from typing import Final
 from aiohttp import web
 from msgspec import structs
 
-from gateway.app import Deck, Parts, admin_edge, assemble, open_accounts, open_limiter
+from gateway.app import Deck, Parts, admin_edge, assemble, open_accounts, open_limiter, open_sessions
 from gateway.listener import Bounds, Listener
 from gateway.session_service import SessionListener, SessionServicer
-from gateway.sessions import SessionHub
 from gateway.settings import NEEDS_RESTART, GatewaySettings, GatewayTls, check, endpoints
 from gateway.workers import Worker
 from trestle import memory
@@ -40,7 +39,7 @@ async def serve(settings: GatewaySettings, path: Path, read: Callable[[], Gatewa
         limiter = await open_limiter(settings, accounts)
         limiter.start()
         try:
-            parts = Parts(accounts, SessionHub(settings.sessions), limiter)
+            parts = Parts(accounts, open_sessions(settings), limiter)
             await Process(settings, parts, read, watch).run()
         finally:
             await limiter.close()

@@ -20,14 +20,14 @@ UNREACHABLE: Final = (RedisError, OSError, TimeoutError)
 _TIMEOUT: Final = 0.25
 
 
-def connect(url: str, environment: Mapping[str, str] = os.environ) -> Redis:
-    """A client that connects when it is asked, and gives up on an answer after a quarter of a second. Raises
-    `ConfigError` for what is no URL of Redis."""
+def connect(url: str, environment: Mapping[str, str] = os.environ, timeout: float = _TIMEOUT) -> Redis:
+    """A client that connects when it is asked, and gives up on an answer after so many seconds. Raises `ConfigError`
+    for what is no URL of Redis."""
     try:
         return Redis.from_url(
             url,
             password=environment.get(PASSWORD_VARIABLE) or None,
-            socket_timeout=_TIMEOUT,
+            socket_timeout=timeout,
             socket_connect_timeout=_TIMEOUT,
             # A connection that broke while it was idle is no reason to give up. What timed out is not asked twice.
             retry=Retry(NoBackoff(), 1, supported_errors=(BrokenError,)),

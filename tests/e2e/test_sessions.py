@@ -15,6 +15,7 @@ import pytest
 from support import services
 from support.accounts import Bridge
 from support.client import Client, ask
+from support.redis import Missing, RedisServer, redis_server
 from support.services import Service
 from support.upstream import PATIENCE, Gate, Reply, ScriptedUpstream, chunk, completion, sse, text_stream
 
@@ -209,3 +210,38 @@ async def test_an_account_hears_of_its_own_alone(bridge: Bridge) -> None:
     for key, status in (("", 401), ("wrong", 401), (await bridge.key(scopes=["embeddings"]), 403)):
         answer = await bridge.first.ask("GET", "/v1/sessions/same/events", key)
         assert answer.status == status
+
+
+async def test_over_redis_every_gateway_tells_of_all(tmp_path: Path) -> None:
+    try:
+        with redis_server(tmp_path) as redis:
+            await _over_redis(tmp_path, redis)
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+async def _over_redis(folder: Path, redis: RedisServer) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.always = lambda _: Reply.json(completion())
+        upstreams = {"u": {"base_url": upstream.url, "models": ["m"], "retries": 0}}
+        async with services.worker("openai", folder, upstreams) as worker:
+            settings = {"workers": {"w": worker.address}, "redis": redis.url, "sessions": {"events": 5}}
+            one, two = (services.gateway(settings, folder, name) for name in ("one", "two"))
+            async with one as first, two as second, Client(first.address) as client:
+                async with listening(second.address, "s") as listener:
+                    await client.chat(ask("m"), x_session_id="s", x_request_id="r1")
+                    events = await listener.until("request.finished")
+                    assert [event["type"] for event in events] == ["request.started", "usage", "request.finished"]
+                async with listening(second.address, "s", last_event_id=events[0]["id"]) as listener:
+                    assert (await listener.event())["id"] == events[1]["id"]
+                    redis.stop()
+                    await second.logged("session events: Redis cannot be reached")
+                    redis.start()
+                    await client.chat(ask("m"), x_session_id="s", x_request_id="r2")
+                    seen = await listener.until("request.failed", "request.finished")
+                    while seen[-1]["request_id"] != "r2":
+                        seen = await listener.until("request.failed", "request.finished")
+                for _ in range(200):  # streams are trimmed in pieces
+                    await client.chat(ask("m"), x_session_id="s")
+                async with listening(second.address, "s") as listener:
+                    assert (await listener.event())["type"] == "session.gap"

@@ -25,6 +25,7 @@ KINDS = {
     Reason.UNAUTHENTICATED: client.Unauthenticated,
     Reason.PERMISSION_DENIED: client.PermissionDenied,
     Reason.UPSTREAM_RATE_LIMITED: client.RateLimited,
+    Reason.RATE_LIMITED: client.RateLimited,
     Reason.UPSTREAM_OVERLOADED: client.Unavailable,
     Reason.UPSTREAM_UNREACHABLE: client.Unavailable,
     Reason.UPSTREAM_TIMEOUT: client.TimedOut,
