@@ -83,6 +83,9 @@ lock: ## Choose the newest dependencies anew and lock them (requirements/*.txt)
 	@sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml > build/build.in
 	@$(LOCK) --allow-unsafe --output-file requirements/build.txt build/build.in
 	@$(LOCK) $(EXTRAS) --output-file requirements/run.txt pyproject.toml
+	@$(LOCK) --extra gateway --constraint requirements/run.txt --output-file requirements/gateway.txt pyproject.toml
+	@$(LOCK) --extra worker --extra gemini --constraint requirements/run.txt \
+	  --output-file requirements/worker.txt pyproject.toml
 	@$(LOCK) --allow-unsafe $(EXTRAS) --extra dev --constraint requirements/build.txt --constraint requirements/run.txt \
 	  --output-file requirements/dev.txt pyproject.toml
 

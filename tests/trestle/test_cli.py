@@ -16,7 +16,7 @@ from support.upstream import PATIENCE
 from trestle import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ("trestle.yaml", "deploy/trestle.yaml")
+CONFIGS = ("trestle.yaml", "deploy/compose/gateway-plain.yaml", "deploy/compose/gateway-database.yaml")
 
 
 def trestle(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
