@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -35,10 +35,13 @@ from gateway.settings import (
     BreakerSettings,
     CorsSettings,
     GatewaySettings,
+    WorkerEndpoint,
     admin_keys,
     configured_keys,
+    endpoints,
 )
 from gateway.workers import Worker, read_links
+from trestle.config import ConfigError
 
 if TYPE_CHECKING:
     from gateway.accounts import Accounts
@@ -149,7 +152,7 @@ def assemble(settings: GatewaySettings, parts: Parts, before: Deck | None = None
         *probes,
     ]
     if accounts is not None:
-        published += _managed(accounts, workers, settings.currency)
+        published += _managed(accounts, settings)
     description = OpenApiHandler(published, keys=settings.auth == "keys")
     published.append(
         Published("GET", "/openapi.json", description.describe, operations.DESCRIBE, versioned=False, guarded=False)
@@ -228,15 +231,21 @@ def _no_namespace(account: str) -> Namespace:
     return NOTHING_ADDED
 
 
-def _managed(accounts: Accounts, workers: Collection[str], currency: str) -> list[Published]:
-    """What an account adds for itself, and what it used."""
+def _managed(accounts: Accounts, settings: GatewaySettings) -> list[Published]:
+    """What an account adds for itself, and what it used. Raises `ConfigError` for a sealing key that is none."""
+    from gateway.handlers.credentials import CredentialsHandler  # noqa: PLC0415
     from gateway.handlers.usage import UsageHandler  # noqa: PLC0415
 
-    usage = UsageHandler(accounts.usage, currency)
+    usage = UsageHandler(accounts.usage, settings.currency)
+    workers = endpoints(settings)
+    credentials = CredentialsHandler(accounts.names, accounts.directory, _seal_keys(workers))
     models = OwnModelsHandler(accounts.names, accounts.directory, workers)
     agents = AgentsHandler(accounts.names, accounts.directory)
     return [
         Published("GET", "/usage", usage.own, operations.USAGE),
+        Published("GET", "/credentials", credentials.list, operations.LIST_CREDENTIALS),
+        Published("POST", "/credentials", credentials.create, operations.CREATE_CREDENTIAL),
+        Published("DELETE", "/credentials/{name:.+}", credentials.delete, operations.DELETE_CREDENTIAL),
         Published("POST", "/models", models.create, operations.ADD_MODEL),
         Published("DELETE", "/models/{id:.+}", models.delete, operations.REMOVE_MODEL),
         Published("GET", "/agents", agents.list, operations.LIST_AGENTS),
@@ -246,6 +255,19 @@ def _managed(accounts: Accounts, workers: Collection[str], currency: str) -> lis
         Published("PATCH", "/agents/{name:.+}", agents.change, operations.CHANGE_AGENT),
         Published("DELETE", "/agents/{name:.+}", agents.delete, operations.DELETE_AGENT),
     ]
+
+
+def _seal_keys(workers: Mapping[str, WorkerEndpoint]) -> Mapping[str, bytes]:
+    from trestle.sealed import SealError, key_bytes  # noqa: PLC0415
+
+    keys: dict[str, bytes] = {}
+    for name, endpoint in workers.items():
+        if endpoint.seal_key:
+            try:
+                keys[name] = key_bytes(endpoint.seal_key)
+            except SealError as error:
+                raise ConfigError(f"gateway.workers.{name}.seal_key: {error}") from None
+    return keys
 
 
 def admin_edge(settings: AdminSettings, accounts: Accounts, currency: str) -> Edge:

@@ -13,8 +13,8 @@ from msgspec import Meta
 from gateway.agents import Agent, Name, Preset, preset_of, preset_of_defaults
 from gateway.openai.fields import RawObject
 from gateway.routing import Route
-from gateway.settings import Target
-from gateway.store.records import Names, OwnAgent, OwnModel
+from gateway.settings import OwnTarget, Target
+from gateway.store.records import Names, OwnAgent, OwnCredential, OwnModel
 from trestle.errors import CallError
 from trestle.openjson import NOTHING
 
@@ -24,13 +24,26 @@ _AGENT: Final = msgspec.json.Decoder(Agent)
 
 class NewModel(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A model to add: a worker of the configuration, one of its upstreams (empty: its first) and the model's name
-    there. defaults: members of a chat request."""
+    there. defaults: members of a chat request. credential: one of the account's own, for this worker and upstream."""
 
     name: Name
     worker: Annotated[str, Meta(min_length=1, max_length=128)]
     upstream: Annotated[str, Meta(max_length=128)] | None = None
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     defaults: RawObject = NOTHING
+    credential: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+
+
+class NewCredential(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """worker, upstream: of the configuration; secret: what the upstream is to be shown."""
+
+    name: Name
+    worker: Annotated[str, Meta(min_length=1, max_length=128)]
+    upstream: Annotated[str, Meta(min_length=1, max_length=128)]
+    secret: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[!-~]+$")]
+
+    def __repr__(self) -> str:
+        return f"NewCredential({self.name!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,7 @@ class Namespace:
 
     models: Mapping[str, AddedModel] = field(default_factory=dict)
     agents: Mapping[str, AddedAgent] = field(default_factory=dict)
+    credentials: Mapping[str, OwnCredential] = field(default_factory=dict)
 
 
 NOTHING_ADDED: Final = Namespace()
@@ -66,9 +80,10 @@ def namespace_of(names: Names) -> Namespace:
     """What cannot be read, as a later version may have written it, is left out and logged."""
     models: dict[str, AddedModel] = {}
     agents: dict[str, AddedAgent] = {}
+    credentials = {each.name: each for each in names.credentials}
     for model in names.models:
         try:
-            models[model.name] = _model(model)
+            models[model.name] = _model(model, credentials)
         except (CallError, msgspec.DecodeError) as error:
             log.warning("the model %s of the account %s cannot be used: %s", model.name, model.account, error)
     for agent in names.agents:
@@ -76,11 +91,21 @@ def namespace_of(names: Names) -> Namespace:
             agents[agent.name] = agent_of(agent)
         except (CallError, msgspec.DecodeError) as error:
             log.warning("the agent %s of the account %s cannot be used: %s", agent.name, agent.account, error)
-    return Namespace(models, agents)
+    return Namespace(models, agents, credentials)
 
 
-def _model(record: OwnModel) -> AddedModel:
+def _model(record: OwnModel, credentials: Mapping[str, OwnCredential]) -> AddedModel:
     target = Target(worker=record.worker, upstream=record.upstream, model=record.model)
+    if record.credential:
+        sealed = credentials[record.credential].sealed
+        # Of its own, so that a refusal of this credential rests nobody else's target.
+        target = OwnTarget(
+            worker=record.worker,
+            upstream=record.upstream,
+            model=record.model,
+            account=record.account,
+            credential=sealed,
+        )
     preset = preset_of_defaults(record.name, record.defaults) if record.defaults else None
     return AddedModel(record, Route(record.name, (target,)), preset)
 

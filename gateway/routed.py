@@ -14,13 +14,14 @@ import grpc
 
 from gateway.breaker import Breakers
 from gateway.routing import Route
-from gateway.settings import RetrySettings, Target
+from gateway.settings import OwnTarget, RetrySettings, Target
 from gateway.workers import Metadata, Worker, call_error
 from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
 
 log = logging.getLogger("gateway")
 _IGNORED_PARAMS: Final = "x-trestle-ignored-params"
+CREDENTIAL: Final = "x-trestle-credential-bin"  # as trestle.sealed says, which only who seals need import
 ATTEMPTS: Final = "x-trestle-attempts"
 
 
@@ -315,6 +316,8 @@ class RoutedCall:
         metadata = (*self._metadata, ("x-trestle-attempts-left", str(waiting))) if waiting else self._metadata
         if worker.metadata:
             metadata = (*metadata, *worker.metadata)
+        if type(target) is OwnTarget:
+            metadata = (*metadata, (CREDENTIAL, target.credential))
         timeout = self._deadline - self._loop.time()
         call = self._method(worker)(request, timeout=timeout, metadata=metadata)
         route = self._route

@@ -62,6 +62,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weight: Annotated[float, Meta(ge=0)] = 0.0
 
 
+class OwnTarget(Target, frozen=True, kw_only=True):
+    """A target of an account's own. credential: what it shows the upstream instead of the operator's, sealed."""
+
+    account: str
+    credential: bytes = b""
+
+
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A public model name and its targets, tried in order.
 
@@ -84,11 +91,13 @@ class WorkerEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     balance: which of the addresses behind a name is asked: each in turn, the one that the session's last request asked
     (`x-session-id`), or those more often that say they have less to do. resolve_interval: seconds between two look-ups
     of the name, at least. max_calls: how many at once (zero: no limit); queue: how many more may wait, queue_timeout
-    seconds each."""
+    seconds each. seal_key: the public key that credentials of accounts are sealed for; empty: they may have none
+    here."""
 
     address: str
     tls: ClientTls | None = None
     token_env: str = ""
+    seal_key: str = ""
     balance: Literal["round_robin", "session", "load"] = "round_robin"
     resolve_interval: Annotated[float, Meta(ge=0.1)] = 10.0
     max_calls: Annotated[int, Meta(ge=0)] = 0

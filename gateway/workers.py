@@ -17,7 +17,7 @@ from trestle.errors import DETAILS_KEY, CallError
 from trestle.tls import Pem, channel_credentials, read_client
 from trestle.v1 import chat_pb2, completion_pb2, model_pb2, worker_service_pb2, worker_service_pb2_grpc
 
-Metadata: TypeAlias = Sequence[tuple[str, str]]
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 SERVICE: Final = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 # Of several addresses of a name, one that says it does not serve (it is about to stop) is asked no more.

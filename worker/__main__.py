@@ -23,6 +23,7 @@ from worker.callers import Callers
 from worker.parameters import table
 from worker.server import probe, serve
 from worker.settings import MissingCredential, check, settings_type, upstreams_of
+from worker.vault import vault_of
 
 
 def main() -> int:
@@ -64,6 +65,7 @@ def main() -> int:
                 ServerFiles("worker.tls", settings.tls)
             if hasattr(family, "upstream_type"):
                 upstreams_of(settings, family)
+            vault_of(settings.name, settings.seal_key_envs)
             print(f"{options.config}: the {options.family} worker's part is right")
             return 0
         if options.listen:

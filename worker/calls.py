@@ -24,6 +24,7 @@ STATUS_CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for co
 _FAILED: Final = frozenset({"UNAVAILABLE", "INTERNAL", "RESOURCE_EXHAUSTED"})
 IGNORED_PARAMS: Final = "x-trestle-ignored-params"
 _MAX_HEADER: Final = 2048
+_CREDENTIAL: Final = "x-trestle-credential-bin"  # as trestle.sealed says, which only who unseals need import
 _NO_RETRY: Final = ("grpc-retry-pushback-ms", "-1")
 # A call ends so many seconds before its gRPC deadline, or this share of the time it had, whichever is less.
 _MARGIN: Final = 0.2
@@ -34,11 +35,11 @@ class CallMetadata:
     """What travels beside a request, from gRPC metadata, and what is known of the call itself.
 
     request: what was asked. caller: who calls, as worker.callers has it; empty where nobody asks. direct: it is known,
-    and no gateway. account, session, client: whom it calls for; empty where it does not say, or may not. request_id:
-    empty when the caller gave none. strict: an ignored parameter is an error. may_retry: no other target waits, so
-    retries are this worker's business. deadline: an instant of the loop's clock by which the call must have ended, a
-    little before gRPC's own, so that its status and details still arrive; None for none. usage: what was used so far.
-    status: what it ended with, by its name in gRPC.
+    and no gateway. account, session, client: whom it calls for; empty where it does not say, or may not. credential:
+    the account's own, sealed; empty where it brings none. request_id: empty when the caller gave none. strict: an
+    ignored parameter is an error. may_retry: no other target waits, so retries are this worker's business. deadline: an
+    instant of the loop's clock by which the call must have ended, a little before gRPC's own, so that its status and
+    details still arrive; None for none. usage: what was used so far. status: what it ended with, by its name in gRPC.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class CallMetadata:
         "account",
         "caller",
         "client",
+        "credential",
         "deadline",
         "direct",
         "may_retry",
@@ -64,6 +66,7 @@ class CallMetadata:
         self.caller, trusted = caller.get()
         self.direct = not trusted
         self.account = self.session = self.client = ""
+        self.credential = b""
         self.status = grpc.StatusCode.CANCELLED.name
         self.request_id = ""
         self.strict = False
@@ -87,6 +90,8 @@ class CallMetadata:
                     self.session = _text(value)
                 elif name == "x-client-id":
                     self.client = _text(value)
+                elif name == _CREDENTIAL and isinstance(value, bytes):
+                    self.credential = value
 
     def left(self) -> float | None:
         """Seconds until the deadline; None for none."""

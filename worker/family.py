@@ -31,6 +31,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     retries: of one request, where nothing of it can have been answered or billed. max_calls: how many at once (zero:
     no limit); queue: how many more may wait, queue_timeout seconds each. models: the catalogue, when the endpoint's own
     list is not to be asked. max_event_bytes: the largest SSE event; max_answer_bytes: the largest answer in one piece.
+    accept_credentials: whether accounts may bring their own credential for it.
     """
 
     base_url: str
@@ -48,6 +49,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     models: list[str] = []
     max_event_bytes: int = 16 * 1024 * 1024
     max_answer_bytes: int = 256 * 1024 * 1024
+    accept_credentials: bool = False
 
 
 U = TypeVar("U", bound=UpstreamSettings)

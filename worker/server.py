@@ -25,6 +25,7 @@ from worker.local import LocalService
 from worker.service import RemoteService
 from worker.settings import WorkerSettings, check_exposed, upstreams_of
 from worker.upstream import UpstreamClient
+from worker.vault import vault_of
 
 log: Final = logging.getLogger("worker")
 SERVICE: Final[str] = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
@@ -44,7 +45,8 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
         remote: Any = family
         upstreams = [(upstream, tokens_for(remote, upstream)) for upstream in upstreams_of(settings, remote)]
         clients = {upstream.name: UpstreamClient(upstream, tokens) for upstream, tokens in upstreams}
-        servicer = RemoteService(remote, clients, calls)
+        vault = vault_of(settings.name or remote.name, settings.seal_key_envs)
+        servicer = RemoteService(remote, clients, calls, vault)
     else:
         local: Any = family
         servicer = LocalService(local, calls)

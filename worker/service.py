@@ -38,6 +38,7 @@ from worker.fanout import Send, fan_out
 from worker.limits import Limits
 from worker.sse import SseParser
 from worker.upstream import UpstreamAnswer, UpstreamClient
+from worker.vault import NO_VAULT, Vault
 
 # A larger read becomes several responses: each stands in memory several times on its way to a client that is slow.
 _BATCH_BYTES: Final = 32 * 1024
@@ -45,11 +46,17 @@ _BATCH_BYTES: Final = 32 * 1024
 
 class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
     """Implements the contract for one family. clients: in the order of the configuration; the first serves who names
-    none. calls: those that are open."""
+    none. calls: those that are open. vault: opens what accounts
+    have sealed."""
 
     def __init__(
-        self, family: RemoteFamily[Any], clients: Mapping[str, UpstreamClient[Any]], calls: Calls
+        self,
+        family: RemoteFamily[Any],
+        clients: Mapping[str, UpstreamClient[Any]],
+        calls: Calls,
+        vault: Vault = NO_VAULT,
     ) -> None:
+        self._vault = vault
         self._calls = calls
         self._family = family
         self._completes = family if isinstance(family, CompletesText) else None
@@ -67,7 +74,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         need(bool(request.model), "model")
         need(bool(request.messages), "messages")
         family = self._family
-        client = self._client(request.upstream)
+        client = self._client(request.upstream, call)
         drop_foreign_seals(request, family.name)
         await tell_ignored(family.ignored_params(request, client.upstream), family.name, context, call)
 
@@ -103,7 +110,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         need(bool(request.model), "model")
         if self._completes is None:
             raise unimplemented(self._family.name, "text completions")
-        client = self._client(request.upstream)
+        client = self._client(request.upstream, call)
         whole = None if request.stream else completion_pb2.CompleteResponse()
         await self._answer(
             client,
@@ -130,7 +137,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         need(bool(request.inputs), "input")
         if self._embeds is None:
             raise unimplemented(self._family.name, "embeddings")
-        client = self._client(request.upstream)
+        client = self._client(request.upstream, call)
         ignored = self._embeds.ignored_embed_params(request, client.upstream)
         await tell_ignored(ignored, self._family.name, context, call)
         body = await self._whole(client, self._embeds.encode_embed(request, client.upstream), call)
@@ -151,7 +158,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         need(bool(request.input_json), "input")
         if self._moderates is None:
             raise unimplemented(self._family.name, "moderation")
-        client = self._client(request.upstream)
+        client = self._client(request.upstream, call)
         body = await self._whole(client, self._moderates.encode_moderation(request, client.upstream), call)
         with _said_by(client):
             return self._moderates.decode_moderation(body)
@@ -192,12 +199,14 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
             model.upstream = upstream.name
         return models
 
-    def _client(self, name: str) -> UpstreamClient[Any]:
+    def _client(self, name: str, call: CallMetadata) -> UpstreamClient[Any]:
         client = self._clients.get(name) if name else self._first
         if client is None:
             raise CallError(
                 Reason.INVALID_REQUEST, f"This worker has no upstream named {name!r}.", param="upstream"
             )
+        if call.credential:
+            return client.shown(self._vault.open(call.account, client.upstream.name, call.credential))
         return client
 
     async def _whole(self, client: UpstreamClient[Any], request: HttpRequest, call: CallMetadata) -> bytes:
@@ -278,7 +287,11 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
             return answer
         try:
             body = await answer.read_error()
-            raise self._family.decode_error(answer.status, answer.headers, body, client.upstream)
+            error = self._family.decode_error(answer.status, answer.headers, body, client.upstream)
+            if client.borrowed and error.reason is Reason.UPSTREAM_CREDENTIAL:
+                refused = "The upstream refuses the credential that your account has stored for it."
+                raise CallError(Reason.PERMISSION_DENIED, refused, code="credential_refused", param="model")
+            raise error
         finally:
             answer.close()
 

@@ -7,8 +7,10 @@ never followed.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final, Generic
 from urllib.parse import quote, urlsplit
@@ -114,11 +116,13 @@ class UpstreamAnswer:
 
 
 class UpstreamClient(Generic[U]):
-    """One upstream's connections, and how often and how much it may be asked. Make it inside a running loop; `close` it
+    """One upstream's connections, and how often and how much it may be asked. borrowed: with a caller's own
+    credential. Make it inside a running loop; `close` it
     at the end. tokens: what it is shown as `authorization: Bearer`, where that is not the family's own business."""
 
     def __init__(self, upstream: Upstream[U], tokens: Tokens | None = None) -> None:
         self.upstream = upstream
+        self.borrowed = False
         self._tokens = tokens
         settings = upstream.settings
         self._pool = Pool()
@@ -128,6 +132,19 @@ class UpstreamClient(Generic[U]):
             if settings.max_calls
             else nullcontext()
         )
+
+    def shown(self, credential: str) -> UpstreamClient[U]:
+        """The same upstream, asked with a credential that is not ours. Raises `CallError` where it takes none."""
+        if not self.upstream.settings.accept_credentials or self._tokens is not None:
+            raise CallError(
+                Reason.PERMISSION_DENIED,
+                f"The upstream {self.upstream.name} takes no credentials but the operator's.",
+                code="credential_not_accepted",
+            )
+        other = copy.copy(self)
+        other.upstream = replace(self.upstream, credential=credential)
+        other.borrowed = True
+        return other
 
     async def open(self, request: HttpRequest, headers: Mapping[str, str]) -> UpstreamAnswer:
         """Sends the request and waits for the head of its answer.

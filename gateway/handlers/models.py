@@ -92,6 +92,7 @@ class OwnModelsHandler:
             upstream=asked.upstream or "",
             model=asked.model,
             defaults=defaults,
+            credential=asked.credential or "",
         )
         await self._directory.catch_up()
         return exchange.json(
@@ -101,6 +102,7 @@ class OwnModelsHandler:
                 "upstream": record.upstream,
                 "model": record.model,
                 "defaults": Raw(record.defaults or b"null"),
+                "credential": record.credential or None,
             }
         )
 

@@ -219,6 +219,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         upstream=_TEXT,
         model=_TEXT,
         defaults={"type": ["object", "null"]},
+        credential={"type": ["string", "null"]},
     ),
     "Agent": _object(
         {"id": _TEXT, "object": {"const": "agent"}, "created": _COUNT, "name": _TEXT, "model": _TEXT},
@@ -233,8 +234,21 @@ SCHEMAS: Final[dict[str, Schema]] = {
         locked=_array(_TEXT),
     ),
     "Agents": _object({"object": {"const": "list"}, "data": _array(_ref("Agent"))}),
-    "Deleted": _object({"id": _TEXT, "object": {"enum": ["model", "agent"]}, "deleted": {"const": True}}),
+    "Deleted": _object({"id": _TEXT, "object": {"enum": ["model", "agent", "credential"]}, "deleted": {"const": True}}),
     "Models": _object({"object": {"const": "list"}, "data": _array(_ref("Model"))}),
+    "Credential": _object(
+        {
+            "id": _TEXT,
+            "object": {"const": "credential"},
+            "name": _TEXT,
+            "worker": _TEXT,
+            "upstream": _TEXT,
+            "secret": _TEXT,
+            "pair": _TEXT,
+            "created": _COUNT,
+        }
+    ),
+    "Credentials": _object({"object": {"const": "list"}, "data": _array(_ref("Credential"))}),
     "Usages": _object(
         {
             "object": {"const": "list"},

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway import identity
 from gateway.agents import Agent, AgentChange, NewAgent
-from gateway.namespace import NewModel
+from gateway.namespace import NewCredential, NewModel
 from gateway.openai import embeddings, moderations, text, wire
 from gateway.openai.errors import STATUSES
 
@@ -110,6 +110,20 @@ ADD_MODEL: Final = Operation(
 )
 REMOVE_MODEL: Final = Operation(
     "deleteModel", "Removes a model of the caller's account.", "Deleted", _MANAGED, scope=identity.MANAGE
+)
+LIST_CREDENTIALS: Final = Operation(
+    "listCredentials", "The credentials of the caller's account, masked.", "Credentials", _ALWAYS, scope=identity.MANAGE
+)
+CREATE_CREDENTIAL: Final = Operation(
+    "createCredential",
+    "Seals a credential for one worker and upstream.",
+    "Credential",
+    _MANAGED,
+    ("CreateCredentialRequest", NewCredential),
+    scope=identity.MANAGE,
+)
+DELETE_CREDENTIAL: Final = Operation(
+    "deleteCredential", "Removes a credential that no model uses.", "Deleted", _MANAGED, scope=identity.MANAGE
 )
 USAGE: Final = Operation(
     "listUsage",

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.accounts import account_of, key_of
 from gateway.store.database import KEPT_CHANGES, Database
-from gateway.store.names import agent_of, model_of
-from gateway.store.records import Account, Delta, Key, Names, OwnAgent, OwnModel
-from gateway.store.schema import ACCOUNTS, AGENTS, CHANGES, KEYS, MODELS, VERSION
+from gateway.store.names import agent_of, credential_of, model_of
+from gateway.store.records import Account, Delta, Key, Names, OwnAgent, OwnCredential, OwnModel
+from gateway.store.schema import ACCOUNTS, AGENTS, CHANGES, CREDENTIALS, KEYS, MODELS, VERSION
 
 _WHOLE_TIMEOUT: Final = 120.0
 _LOOKUP_TIMEOUT: Final = 2.0
@@ -96,19 +96,22 @@ async def _names(connection: AsyncConnection, accounts: list[str] | None = None)
     """By account, each in the order in which it was added. accounts: None for all."""
     models: dict[str, list[OwnModel]] = defaultdict(list)
     agents: dict[str, list[OwnAgent]] = defaultdict(list)
+    credentials: dict[str, list[OwnCredential]] = defaultdict(list)
     queries: tuple[Any, ...] = tuple(
         select(table).order_by(table.c.created, table.c.name)
         if accounts is None
         else select(table).where(table.c.account.in_(accounts)).order_by(table.c.created, table.c.name)
-        for table in (MODELS, AGENTS)
+        for table in (MODELS, AGENTS, CREDENTIALS)
     )
     for row in await connection.execute(queries[0]):
         models[row.account].append(model_of(row))
     for row in await connection.execute(queries[1]):
         agents[row.account].append(agent_of(row))
+    for row in await connection.execute(queries[2]):
+        credentials[row.account].append(credential_of(row))
     return {
-        account: Names(models.get(account, ()), agents.get(account, ()))
-        for account in models.keys() | agents.keys()
+        account: Names(models.get(account, ()), agents.get(account, ()), credentials.get(account, ()))
+        for account in models.keys() | agents.keys() | credentials.keys()
     }
 
 

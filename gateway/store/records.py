@@ -36,7 +36,8 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class OwnModel(msgspec.Struct, frozen=True):
-    """A model that an account added. defaults: a JSON object of members of a chat request, empty for none."""
+    """A model that an account added. defaults: a JSON object of members of a chat request, empty for none.
+    credential: the name of the account's own, empty for the operator's."""
 
     account: str
     name: str
@@ -44,6 +45,21 @@ class OwnModel(msgspec.Struct, frozen=True):
     upstream: str
     model: str
     defaults: bytes
+    created: int
+    credential: str = ""
+
+
+class OwnCredential(msgspec.Struct, frozen=True):
+    """What an account shows an upstream. sealed: for that worker and upstream alone, by the pair's public key. hint:
+    its last characters, where it is long enough."""
+
+    account: str
+    name: str
+    worker: str
+    upstream: str
+    sealed: bytes
+    pair: str
+    hint: str
     created: int
 
 
@@ -61,6 +77,7 @@ class Names(msgspec.Struct, frozen=True):
 
     models: Sequence[OwnModel] = ()
     agents: Sequence[OwnAgent] = ()
+    credentials: Sequence[OwnCredential] = ()
 
 
 class Delta(msgspec.Struct, frozen=True):

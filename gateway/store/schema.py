@@ -60,6 +60,19 @@ MODELS: Final = Table(
     Column("upstream", String(128), nullable=False),
     Column("model", String(256), nullable=False),
     Column("defaults", Text, nullable=False),  # JSON, or empty
+    Column("credential", String(128), nullable=False, server_default=""),  # a name of `credentials`, or empty
+    Column("created", BigInteger, nullable=False),
+)
+CREDENTIALS: Final = Table(
+    "credentials",
+    METADATA,
+    Column("account", String(64), ForeignKey("accounts.id"), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("worker", String(128), nullable=False),
+    Column("upstream", String(128), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("pair", String(16), nullable=False),
+    Column("hint", String(8), nullable=False),
     Column("created", BigInteger, nullable=False),
 )
 AGENTS: Final = Table(

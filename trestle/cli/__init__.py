@@ -24,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return chat.chat(options.url, options.model, options.system)
             case "admin":
                 return admin.run(options)
+            case "seal-keys":
+                return services.seal_keys()
             case "config check":
                 return services.check(options.config)
             case _:
@@ -52,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
 
     accounts.add(commands)
     usage.add(commands)
+
+    command = commands.add_parser("seal-keys", help="make a pair for sealing credentials of accounts")
+    command.set_defaults(command="seal-keys")
 
     config = commands.add_parser("config", help="look after the configuration file").add_subparsers(
         required=True, metavar="COMMAND"

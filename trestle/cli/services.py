@@ -50,3 +50,17 @@ def schema() -> int:
 def _run(*arguments: str, stdout: int | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, stdout=stdout, text=True, check=False)  # noqa: S603
+
+
+def seal_keys() -> int:
+    """Prints a new pair: the worker's secret, and what the gateway is told."""
+    try:
+        from trestle.sealed import new_pair  # noqa: PLC0415 (what it needs comes with the services)
+    except ImportError:
+        print("trestle: seal-keys needs PyNaCl: pip install 'trestle[worker]'", file=sys.stderr)
+        return 2
+    pair = new_pair()
+    print(f"# pair {pair.name}")
+    print(f"private, for a variable that worker.seal_key_envs names:  {pair.private}")
+    print(f"public, for gateway.workers.NAME.seal_key:                {pair.public}")
+    return 0
