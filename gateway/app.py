@@ -77,7 +77,7 @@ class Parts:
         self.accounts = accounts
         self.sessions = sessions
         self.limiter = limiter
-        self.observers: tuple[Observer, ...] = (limiter,) if accounts is None else (limiter, accounts.ledger)
+        self.observers: list[Observer] = [limiter] if accounts is None else [limiter, accounts.ledger]
         self.places = Places()
         self._breakers: tuple[BreakerSettings, Breakers] | None = None
 

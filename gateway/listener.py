@@ -8,6 +8,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Final
 
 from aiohttp import web
@@ -102,13 +103,15 @@ async def _refuse(request: web.BaseRequest) -> web.StreamResponse:
 
 
 class Protocol(web.RequestHandler):
-    """One connection. stalled: its client was cut off because it read nothing."""
+    """One connection. stalled: its client was cut off because it read nothing. lost: when it was gone, of
+    `time.perf_counter`; zero until then."""
 
-    __slots__ = ("_left", "_server", "_stalling", "stalled")
+    __slots__ = ("_left", "_server", "_stalling", "lost", "stalled")
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
         self.stalled = False
+        self.lost = 0.0
         self._server = server
         self._stalling: asyncio.TimerHandle | None = None
         self._left = 0
@@ -122,6 +125,8 @@ class Protocol(web.RequestHandler):
             self._loop.call_later(_PATIENCE, self.transport.abort)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """Its client is gone."""
+        self.lost = perf_counter()
         self._read_again()
         super().connection_lost(exc)
 

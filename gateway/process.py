@@ -90,6 +90,8 @@ class Process:
         if settings.health:
             listeners.insert(0, _listener(self._probe, settings, None))  # the last to go
             others.append(f"health listening on {await listeners[0].listen('gateway.health', settings.health)}")
+        if settings.metrics:
+            others.append(f"metrics listening on {self._measure(settings.metrics)}")
         self._listing = asyncio.create_task(self._deck.catalogue.run())
         watching = [asyncio.create_task(self._follow())]
         if accounts is not None:
@@ -101,6 +103,22 @@ class Process:
         memory.settle()
         await self._stop.wait()
         await self._drain(listeners, watching)
+
+    def _measure(self, address: str) -> str:
+        """Serves metrics from now on; returns where. What that needs is imported by who wants it."""
+        from gateway.metrics import Metrics, State  # noqa: PLC0415
+        from trestle import scrape  # noqa: PLC0415
+
+        parts, metrics = self._parts, scrape.registry()
+        ledger = None if parts.accounts is None else parts.accounts.ledger
+        parts.observers.append(Metrics(metrics, self._offers))
+        rows = None if ledger is None else lambda: (ledger.waiting, ledger.lost)
+        resting = lambda: parts.breakers(self._deck.settings.breaker).resting()  # noqa: E731
+        metrics.register(State(resting, parts.limiter, rows, lambda: self.refused))
+        return scrape.serve("gateway.metrics", address, metrics)
+
+    def _offers(self, model: str) -> bool:
+        return self._deck.router.offers(model)
 
     def _answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         return self._deck.edge.answer(request)

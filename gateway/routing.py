@@ -75,6 +75,10 @@ class Router:
         """Workers whose models belong to the catalogue and have not been heard of yet."""
         return tuple(worker for worker in self.catalogue_workers if worker not in self._lists)
 
+    def offers(self, name: str) -> bool:
+        """Whether it is a public name, as it stands, of the configuration or the catalogue."""
+        return name in self._configured or name in self._catalogue
+
     def knows(self, worker: str) -> bool:
         """Whether it has been heard of."""
         return worker in self._lists

@@ -46,6 +46,7 @@ NEEDS_RESTART: Final = (
     "currency",
     "sessions",
     "grpc",
+    "metrics",
 )
 """Keys of which a new value counts only from the next start."""
 LOOPBACK: Final = ("127.", "localhost:", "[::1]:")
@@ -235,7 +236,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `sqlite:///FILE` or `postgresql://USER@HOST/NAME` (its password in PGPASSWORD); empty: there are none. admin: the
     API that makes accounts and keys. directory: how fast changes of them are known. ledger: what is kept of requests;
     prices: what their tokens cost, in units of currency. sessions: what is kept of them. grpc: where their events are
-    served over gRPC too; empty: nowhere.
+    served over gRPC too; empty: nowhere. metrics: where Prometheus finds `/metrics`; empty: nowhere.
     """
 
     listen: str = "127.0.0.1:8080"
@@ -273,6 +274,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     currency: str = "USD"
     sessions: SessionSettings = SessionSettings()
     grpc: str = ""
+    metrics: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -295,6 +297,8 @@ def check(settings: GatewaySettings) -> None:
             raise ConfigError("gateway.admin.listen: must be another address than gateway.listen")
     if settings.grpc:
         _check_address("gateway.grpc", settings.grpc)
+    if settings.metrics:
+        _check_address("gateway.metrics", settings.metrics)
     if settings.health:
         _check_address("gateway.health", settings.health)
     if settings.directory.interval <= 0:

@@ -7,7 +7,7 @@ import logging
 import sys
 import urllib.parse
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar
 
 import grpc
 
@@ -39,7 +39,8 @@ class CallMetadata:
     the account's own, sealed; empty where it brings none. request_id: empty when the caller gave none. strict: an
     ignored parameter is an error. may_retry: no other target waits, so retries are this worker's business. deadline: an
     instant of the loop's clock by which the call must have ended, a little before gRPC's own, so that its status and
-    details still arrive; None for none. usage: what was used so far. status: what it ended with, by its name in gRPC.
+    details still arrive; None for none. usage: what was used so far. upstream: who was asked, by
+    its name; empty while nobody was. status: what it ended with, by its name in gRPC.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class CallMetadata:
         "session",
         "status",
         "strict",
+        "upstream",
         "usage",
     )
 
@@ -67,6 +69,7 @@ class CallMetadata:
         self.direct = not trusted
         self.account = self.session = self.client = ""
         self.credential = b""
+        self.upstream = ""
         self.status = grpc.StatusCode.CANCELLED.name
         self.request_id = ""
         self.strict = False
@@ -97,6 +100,15 @@ class CallMetadata:
         """Seconds until the deadline; None for none."""
         return None if self.deadline is None else self.deadline - asyncio.get_running_loop().time()
 
+    @property
+    def method(self) -> str:
+        """What was asked for: Chat, Complete, Embed, Moderate, ListModels."""
+        return str(self.request.DESCRIPTOR.name.removesuffix("Request"))
+
+    def seconds(self) -> float:
+        """Since it began."""
+        return asyncio.get_running_loop().time() - self._since
+
     def record(self) -> None:
         """Writes down who called and what it used."""
         usage = self.usage
@@ -105,14 +117,14 @@ class CallMetadata:
             "estimated=%s seconds=%.3f session=%r client=%r request_id=%r",
             self.caller,
             self.account,
-            self.request.DESCRIPTOR.name.removesuffix("Request"),
+            self.method,
             getattr(self.request, "model", ""),
             getattr(self.request, "upstream", ""),
             self.status,
             "" if usage is None else usage.input_tokens,
             "" if usage is None else usage.output_tokens,
             "" if usage is None else str(usage.estimated).lower(),
-            asyncio.get_running_loop().time() - self._since,
+            self.seconds(),
             self.session,
             self.client,
             self.request_id,
@@ -123,15 +135,23 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("ascii", "replace")
 
 
+class Observer(Protocol):
+    """Told of every call; may neither wait nor fail."""
+
+    def ended(self, call: CallMetadata, seconds: float) -> None:
+        """It has, after so many seconds."""
+
+
 class Calls:
     """The calls of the service. most: how many may be open at once. logged: which have a line in the log. open: how
-    many are; failed: how many ended for a reason that is not their caller's."""
+    many are; failed: how many ended for a reason that is not their caller's. observer: told of their ends."""
 
     def __init__(self, most: int = sys.maxsize, logged: Literal["direct", "all", "none"] = "none") -> None:
         self._most = most
         self._logged = logged
         self.open = 0
         self.failed = 0
+        self.observer: Observer | None = None
         self._emptied: asyncio.Event | None = None
 
     async def run(self, work: Coroutine[Any, Any, T], context: Context, call: CallMetadata) -> T:
@@ -150,6 +170,8 @@ class Calls:
             self.failed += call.status in _FAILED
             if self._logged == "all" or (call.direct and self._logged == "direct"):
                 call.record()
+            if self.observer is not None:
+                self.observer.ended(call, call.seconds())
             if self._emptied is not None and not self.open:
                 self._emptied.set()
 

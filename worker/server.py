@@ -50,6 +50,9 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
     else:
         local: Any = family
         servicer = LocalService(local, calls)
+    metrics_address = ""
+    if settings.metrics:
+        metrics_address = _measure(settings.metrics, family.name, calls)
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -92,6 +95,8 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
     print(f"listening on {address}", flush=True)
     if health_address:
         print(f"health listening on {health_address}", flush=True)
+    if metrics_address:
+        print(f"metrics listening on {metrics_address}", flush=True)
     memory.settle()
     await stop.wait()
     await checks.enter_graceful_shutdown()
@@ -104,6 +109,16 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
         await health_server.stop(_LAST_MOMENT)
     for client in clients.values():
         await client.close()
+
+
+def _measure(address: str, family: str, calls: Calls) -> str:
+    """Serves metrics from now on; returns where. What that needs is imported by who wants it."""
+    from trestle import scrape  # noqa: PLC0415
+    from worker.metrics import Metrics  # noqa: PLC0415
+
+    metrics = scrape.registry()
+    calls.observer = Metrics(metrics, family, calls)
+    return scrape.serve("worker.metrics", address, metrics)
 
 
 def _bind(server: grpc.aio.Server, name: str, address: str, tls: ServerFiles | None) -> str:

@@ -205,6 +205,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
             raise CallError(
                 Reason.INVALID_REQUEST, f"This worker has no upstream named {name!r}.", param="upstream"
             )
+        call.upstream = client.upstream.name
         if call.credential:
             return client.shown(self._vault.open(call.account, client.upstream.name, call.credential))
         return client
