@@ -1,4 +1,5 @@
-"""`python -m bench.resilience`: what becomes of too much load, and what hedging gives. About a minute.
+"""`python -m bench.resilience`: what becomes of too much load, what hedging gives, and how soon an upstream hears of a
+client that is gone. About a minute.
 
 An upstream of this process's own takes a set time for each answer, and now and then a long one. Before it stand a
 worker and a gateway as they are run in earnest; requests come at a set rate, whatever the answers do.
@@ -26,6 +27,8 @@ from bench.services import running
 from bench.upstream import UpstreamProtocol
 
 _MODEL: Final = model_name(1, 0)
+_ENDLESS: Final = model_name(10_000, 20)
+_LEAVING: Final = 300
 _CALLS: Final = 20
 _SECONDS: Final = 0.1
 CAPACITY: Final = _CALLS / _SECONDS
@@ -44,6 +47,8 @@ class Pace:
     seconds: float = 0.0
     slow_every: int = 0
     asked: int = 0
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    lost_at: float = 0.0
 
     def next(self) -> float:
         self.asked += 1
@@ -54,6 +59,11 @@ class _Upstream(UpstreamProtocol):
     def __init__(self, pace: Pace) -> None:
         super().__init__()
         self._pace_of_all = pace
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._pace_of_all.lost_at = time.perf_counter()
+        self._pace_of_all.lost.set()
 
     def _answer(self, body: bytes) -> None:
         self._timer = self._loop.call_later(self._pace_of_all.next(), super()._answer, body)
@@ -112,8 +122,28 @@ async def _hedging(url: str, pace: Pace) -> None:
         print(f"| {model} | {p50:.0f} | {p99:.0f} | {pace.asked / seen.statuses.total():.2f} |")
 
 
+async def _leaving(url: str, pace: Pace) -> None:
+    """Clients that hang up in the middle of a stream, one after the other."""
+    pace.seconds, pace.slow_every = 0.0, 0
+    seconds: list[float] = []
+    body = {"model": "endless", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+    for _ in range(_LEAVING):
+        async with aiohttp.ClientSession() as session:
+            response = await session.post(f"{url}/v1/chat/completions", json=body)
+            await response.content.readany()
+            pace.lost.clear()
+            since = time.perf_counter()
+            response.close()
+            async with asyncio.timeout(_WINDOW):
+                await pace.lost.wait()
+            seconds.append(pace.lost_at - since)
+    p50, p99 = percentiles(seconds) or (0.0, 0.0)
+    print(f"\n{_LEAVING} clients hang up in a stream: the upstream's connection is closed after")
+    print(f"{p50:.2f} ms (p50), {p99:.2f} ms (p99), {1000 * max(seconds):.2f} ms (most)")
+
+
 def _config(upstream: int, worker: int) -> dict[str, Any]:
-    url = {"base_url": f"http://127.0.0.1:{upstream}/v1", "models": [_MODEL], "retries": 0}
+    url = {"base_url": f"http://127.0.0.1:{upstream}/v1", "models": [_MODEL, _ENDLESS], "retries": 0}
     bounded = {**url, "max_calls": _CALLS, "queue": _CALLS, "queue_timeout": 1.0}
     targets = [{"worker": "w", "upstream": name, "model": _MODEL} for name in ("one", "two", "bounded")]
     return {
@@ -124,6 +154,7 @@ def _config(upstream: int, worker: int) -> dict[str, Any]:
                 {"name": "plain", "targets": targets[:1]},
                 {"name": "hedged", "targets": targets[:2], "hedge_after": 0.05},
                 {"name": "bounded", "targets": targets[2:]},
+                {"name": "endless", "targets": [{"worker": "w", "upstream": "one", "model": _ENDLESS}]},
             ],
         },
         "worker": {"openai": {"upstreams": {"one": url, "two": url, "bounded": bounded}}},
@@ -131,7 +162,7 @@ def _config(upstream: int, worker: int) -> dict[str, Any]:
 
 
 async def main() -> None:
-    """Prints both tables."""
+    """Prints it all."""
     pace = Pace()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Upstream(pace), "127.0.0.1", 0, backlog=4096)
@@ -147,6 +178,7 @@ async def main() -> None:
         url = f"http://127.0.0.1:{ports['gateway']}"
         await _overload(url, pace)
         await _hedging(url, pace)
+        await _leaving(url, pace)
     server.close()
 
 
