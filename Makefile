@@ -22,7 +22,7 @@ PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto \
 RUN := $(VENV)/run.stamp
 DEV := $(VENV)/dev.stamp
 
-.PHONY: help run test check lint types imports contract fresh proto schema parameters bench lock release-image clean
+.PHONY: help run test check lint types imports contract fresh manifests proto schema parameters bench lock release-image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ run: $(RUN) ## Serve the gateway and its workers on this machine (CONFIG=trestle
 test: $(DEV) ## Run the tests (ARGS='-k name' for some of them)
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: lint types imports contract fresh ## Check style, types, import rules, the contract and generated files
+check: lint types imports contract fresh manifests ## Check style, types, import rules, the contract, generated files, manifests
 
 lint: $(DEV)
 	@$(BIN)/ruff check .
@@ -62,6 +62,10 @@ fresh: $(DEV)
 	@$(BIN)/python -m worker --parameters | diff - $(PARAMETERS) \
 	  || { echo "$(PARAMETERS) is not what the families say: run 'make parameters'" >&2; exit 1; }
 	@echo "generated files: fresh"
+
+# Where neither kubectl nor kustomize can render them, it says so.
+manifests: $(DEV)
+	@$(BIN)/python -m pytest --quiet --no-header -rs tests/deploy/test_kubernetes.py
 
 proto: $(DEV) ## Generate trestle/v1 from proto/
 	@$(call generate,.)
