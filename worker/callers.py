@@ -101,20 +101,25 @@ def recognise(known: Iterable[_Known], uris: list[str], names: list[str]) -> Cal
 
 
 class Door:
-    """In the place of a server where services are added to it: every method of theirs is then for who may call.
+    """In the place of a server where services are added to it: their methods are looked up by name and not registered
+    (gRPC's loop waits for a call to each registered method by itself, and every call pays for all of them), and each is
+    for who may call.
 
-    Not an interceptor, which would cost every call 50 µs more.
+    callers: None: anybody may. Not an interceptor, which would cost every call 50 µs more.
     """
 
-    def __init__(self, server: grpc.aio.Server, callers: Callers) -> None:
+    def __init__(self, server: grpc.aio.Server, callers: Callers | None = None) -> None:
         self._server = server
         self._callers = callers
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        self._server.add_generic_rpc_handlers([_Guarded(each, self._callers) for each in handlers])
+        """Adds services."""
+        if self._callers is not None:
+            handlers = [_Guarded(each, self._callers) for each in handlers]
+        self._server.add_generic_rpc_handlers(tuple(handlers))
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Nothing: they are the same ones once more, and would be asked before those at the door."""
+        """Nothing: they are the same ones once more."""
 
 
 class _Guarded(grpc.GenericRpcHandler):

@@ -6,18 +6,17 @@ import asyncio
 import logging
 import sys
 import urllib.parse
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar
 
 import grpc
 
 from trestle.errors import DETAILS_KEY, CallError, Reason
-from trestle.v1 import chat_pb2, completion_pb2
+from trestle.v1 import chat_pb2
 from worker.callers import caller
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 T = TypeVar("T")
-R = TypeVar("R", chat_pb2.ChatResponse, completion_pb2.CompleteResponse)
 
 log: Final = logging.getLogger("worker")
 STATUS_CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
@@ -254,15 +253,6 @@ def _header(names: Sequence[str]) -> str:
     and what is beyond 2 KB is an ellipsis."""
     quoted = ",".join(urllib.parse.quote(name, safe="[]") for name in names)
     return quoted if len(quoted) <= _MAX_HEADER else f"{quoted[:_MAX_HEADER].rpartition(',')[0]},..."
-
-
-def collector(whole: R) -> Callable[[R], Awaitable[None]]:
-    """Instead of a call's `write`: gathers all chunks into one response, which a call that is no stream must have."""
-
-    async def send(response: R) -> None:
-        whole.chunks.extend(response.chunks)
-
-    return send
 
 
 def drop_foreign_seals(request: chat_pb2.ChatRequest, family: str) -> None:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 from trestle.errors import CallError
 from trestle.v1 import chat_pb2
+from worker.out import Out
 
-Send = Callable[[chat_pb2.ChatResponse], Awaitable[None]]
-Answer = Callable[[chat_pb2.ChatRequest, Send], Coroutine[Any, Any, None]]
+Responses = Out[chat_pb2.ChatResponse]
+Answer = Callable[[chat_pb2.ChatRequest, Responses], Coroutine[Any, Any, None]]
 
 _COUNTS: Final = tuple(
     field for field in chat_pb2.Usage.DESCRIPTOR.fields if field.cpp_type == field.CPPTYPE_UINT64
 )
 
 
-async def fan_out(request: chat_pb2.ChatRequest, answer: Answer, send: Send) -> chat_pb2.Usage | None:
+async def fan_out(request: chat_pb2.ChatRequest, answer: Answer, out: Responses) -> chat_pb2.Usage | None:
     """Calls `answer` for each of the request's n choices and merges what they send: choices numbered, one started,
     usage summed, and returned. The first failure ends the rest and is raised, with the usage of all."""
-    merge = _Merge(request.sampling.n, send)
+    merge = _Merge(request.sampling.n, out)
+
+    async def one(choice: int) -> None:
+        part = _Part(merge, choice)
+        await answer(_single(request, choice), part)
+        await merge.end(part.last, choice)
+
     try:
         async with asyncio.TaskGroup() as group:
             for choice in range(request.sampling.n):
-                group.create_task(answer(_single(request, choice), merge.sender(choice)))
+                group.create_task(one(choice))
     except BaseExceptionGroup as failures:
         failure = failures.exceptions[0]
         if isinstance(failure, CallError):
@@ -44,23 +51,50 @@ def _single(request: chat_pb2.ChatRequest, choice: int) -> chat_pb2.ChatRequest:
     return single
 
 
+class _Part(Responses):
+    """One choice's way into the merge."""
+
+    __slots__ = ("_choice", "_merge")
+
+    def __init__(self, merge: _Merge, choice: int) -> None:
+        super().__init__(chat_pb2.ChatResponse(), None)
+        self._merge = merge
+        self._choice = choice
+
+    async def send(self, response: chat_pb2.ChatResponse) -> None:
+        """As the one response of all choices."""
+        await self._merge.send(response, self._choice)
+
+
 class _Merge:
-    def __init__(self, n: int, send: Send) -> None:
-        self._send = send
+    def __init__(self, n: int, out: Responses) -> None:
+        self._out = out
+        self._open = n
         self._turn = asyncio.Lock()
         self._started = False
         self._usages: list[chat_pb2.Usage | None] = [None] * n
 
-    def sender(self, choice: int) -> Send:
-        async def send(response: chat_pb2.ChatResponse) -> None:
-            async with self._turn:
-                merged = chat_pb2.ChatResponse()
-                for chunk in response.chunks:
-                    self._take(chunk, choice, merged)
-                if merged.chunks:
-                    await self._send(merged)
+    async def send(self, response: chat_pb2.ChatResponse, choice: int) -> None:
+        async with self._turn:
+            merged = self._merged(response, choice)
+            if merged.chunks:
+                await self._out.send(merged)
 
-        return send
+    async def end(self, response: chat_pb2.ChatResponse, choice: int) -> None:
+        """A choice's last response."""
+        async with self._turn:
+            self._open -= 1
+            merged = self._merged(response, choice)
+            if not self._open:
+                self._out.finish(merged)
+            elif merged.chunks:
+                await self._out.send(merged)
+
+    def _merged(self, response: chat_pb2.ChatResponse, choice: int) -> chat_pb2.ChatResponse:
+        merged = chat_pb2.ChatResponse()
+        for chunk in response.chunks:
+            self._take(chunk, choice, merged)
+        return merged
 
     def _take(self, chunk: chat_pb2.ChatChunk, choice: int, merged: chat_pb2.ChatResponse) -> None:
         event = chunk.WhichOneof("event")

@@ -6,48 +6,47 @@ import asyncio
 import math
 from collections.abc import Iterator
 
-from trestle.v1 import (
-    chat_pb2,
-    completion_pb2,
-    embedding_pb2,
-    model_pb2,
-    moderation_pb2,
-    worker_service_pb2_grpc,
-)
-from worker.calls import CallMetadata, Calls, Context, R, collector, need, tell_ignored, unimplemented
+from trestle.errors import CallError
+from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moderation_pb2
+from worker.calls import CallMetadata, Calls, Context, need, tell_ignored, unimplemented
 from worker.family import LocalFamily, Wait
+from worker.out import R
 
 
-class LocalService(worker_service_pb2_grpc.WorkerServiceServicer):
+class LocalService:
     """Implements the contract for one local family. calls: those that are open."""
 
     def __init__(self, family: LocalFamily, calls: Calls) -> None:
         self._calls = calls
         self._family = family
 
-    async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> None:  # type: ignore[override]
+    async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> chat_pb2.ChatResponse:
         call = CallMetadata(context, request)
-        await self._calls.run(self._chat(request, context, call), context, call)
+        return await self._calls.run(self._chat(request, context, call), context, call)
 
-    async def _chat(self, request: chat_pb2.ChatRequest, context: Context, call: CallMetadata) -> None:
+    async def _chat(
+        self, request: chat_pb2.ChatRequest, context: Context, call: CallMetadata
+    ) -> chat_pb2.ChatResponse:
         need(bool(request.model), "model")
         need(bool(request.messages), "messages")
         await tell_ignored(self._family.ignored_params(request), self._family.name, context, call)
+        steps = self._family.answer(request)
         whole = None if request.stream else chat_pb2.ChatResponse()
-        await _play(self._family.answer(request), context, whole, call)
+        return await _play(steps, context, whole, call)
 
-    async def Complete(  # type: ignore[override]
+    async def Complete(
         self, request: completion_pb2.CompleteRequest, context: Context
-    ) -> None:
+    ) -> completion_pb2.CompleteResponse:
         call = CallMetadata(context, request)
-        await self._calls.run(self._complete(request, context, call), context, call)
+        return await self._calls.run(self._complete(request, context, call), context, call)
 
     async def _complete(
         self, request: completion_pb2.CompleteRequest, context: Context, call: CallMetadata
-    ) -> None:
+    ) -> completion_pb2.CompleteResponse:
         need(bool(request.model), "model")
+        steps = self._family.complete(request)
         whole = None if request.stream else completion_pb2.CompleteResponse()
-        await _play(self._family.complete(request), context, whole, call)
+        return await _play(steps, context, whole, call)
 
     async def Embed(
         self, request: embedding_pb2.EmbedRequest, context: Context
@@ -79,17 +78,37 @@ class LocalService(worker_service_pb2_grpc.WorkerServiceServicer):
         return model_pb2.ListModelsResponse(models=self._family.list_models())
 
 
-async def _play(steps: Iterator[R | Wait], context: Context, whole: R | None, call: CallMetadata) -> None:
-    """Sends what the steps say; all of it at the end, where there is a `whole` to gather it in."""
-    send = context.write if whole is None else collector(whole)
-    for step in steps:
-        if not isinstance(step, Wait):
+async def _play(steps: Iterator[R | Wait], context: Context, whole: R | None, call: CallMetadata) -> R:
+    """Sends what the steps say, up to the last response, which it returns; where there is a `whole` to gather it in,
+    that is all of it."""
+    held: R | None = None
+    try:
+        for step in steps:
+            if isinstance(step, Wait):
+                if held is not None:
+                    await context.write(held.SerializeToString())
+                    held = None
+                await _pass(step.seconds)
+                continue
             if step.chunks and step.chunks[-1].HasField("usage"):
                 call.usage = step.chunks[-1].usage
-            await send(step)
-        elif math.isinf(step.seconds):
-            await asyncio.get_running_loop().create_future()  # until the caller gives up
-        else:
-            await asyncio.sleep(step.seconds)
-    if whole is not None:
-        await context.write(whole)
+            if whole is not None:
+                whole.chunks.extend(step.chunks)
+                continue
+            if held is not None:
+                await context.write(held.SerializeToString())
+            held = step
+    except CallError:
+        if held is not None:
+            await context.write(held.SerializeToString())
+        raise
+    last = held if whole is None else whole
+    assert last is not None, "an answer ends with a response"
+    return last
+
+
+async def _pass(seconds: float) -> None:
+    if math.isinf(seconds):
+        await asyncio.get_running_loop().create_future()  # until the caller gives up
+    else:
+        await asyncio.sleep(seconds)

@@ -15,13 +15,14 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from trestle import memory
 from trestle.config import ConfigError
 from trestle.tls import ServerFiles, server_credentials
-from trestle.v1 import worker_service_pb2, worker_service_pb2_grpc
+from trestle.v1 import worker_service_pb2
 from worker import load
 from worker.callers import Callers, Door
 from worker.calls import Calls
 from worker.credentials import tokens_for
 from worker.family import LocalFamily, RemoteFamily
 from worker.local import LocalService
+from worker.methods import Methods, Servicer
 from worker.service import RemoteService
 from worker.settings import WorkerSettings, check_exposed, upstreams_of
 from worker.upstream import UpstreamClient
@@ -40,7 +41,7 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
     callers = Callers(settings.callers)
     calls = Calls(settings.max_calls, settings.log_calls)
     clients: dict[str, UpstreamClient[Any]] = {}
-    servicer: worker_service_pb2_grpc.WorkerServiceServicer
+    servicer: Servicer
     if isinstance(getattr(family, "upstream_type", None), type):
         remote: Any = family
         upstreams = [(upstream, tokens_for(remote, upstream)) for upstream in upstreams_of(settings, remote)]
@@ -66,13 +67,14 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
             ("grpc.max_connection_age_grace_ms", _milliseconds(settings.max_connection_age_grace)),
         ),
     )
-    door: Any = Door(server, callers) if settings.callers else server
-    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, door)
+    door: Any = Door(server, callers if settings.callers else None)
+    door.add_generic_rpc_handlers((Methods(servicer),))
     described: Any = reflection.aio.ReflectionServicer((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, door)  # type: ignore[no-untyped-call]
     # These say nothing of anybody, and it is gRPC itself that asks them, without a token.
     checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    open_door: Any = Door(server)
+    health_pb2_grpc.add_HealthServicer_to_server(checks, open_door)
     server.add_generic_rpc_handlers((load.LoadReports(calls).handler(),))
     tls = None if settings.tls is None else ServerFiles("worker.tls", settings.tls)
     address = _bind(server, "worker.listen", settings.listen, tls)

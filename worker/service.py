@@ -9,24 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
 from trestle.errors import CallError, Reason
-from trestle.v1 import (
-    chat_pb2,
-    completion_pb2,
-    embedding_pb2,
-    model_pb2,
-    moderation_pb2,
-    worker_service_pb2_grpc,
-)
+from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moderation_pb2
 from worker.calls import (
     CallMetadata,
     Calls,
     Context,
-    collector,
     drop_foreign_seals,
     log,
     need,
@@ -34,8 +26,9 @@ from worker.calls import (
     unimplemented,
 )
 from worker.family import CompletesText, Decoder, Embeds, HttpRequest, Moderates, RemoteFamily
-from worker.fanout import Send, fan_out
+from worker.fanout import fan_out
 from worker.limits import Limits
+from worker.out import Out
 from worker.sse import SseParser
 from worker.upstream import UpstreamAnswer, UpstreamClient
 from worker.vault import NO_VAULT, Vault
@@ -44,7 +37,7 @@ from worker.vault import NO_VAULT, Vault
 _BATCH_BYTES: Final = 32 * 1024
 
 
-class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
+class RemoteService:
     """Implements the contract for one family. clients: in the order of the configuration; the first serves who names
     none. calls: those that are open. vault: opens what accounts
     have sealed."""
@@ -66,11 +59,13 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         self._first = next(iter(clients.values()))
         self._tails: set[asyncio.Task[None]] = set()
 
-    async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> None:  # type: ignore[override]
+    async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> chat_pb2.ChatResponse:
         call = CallMetadata(context, request)
-        await self._calls.run(self._chat(request, context, call), context, call)
+        return await self._calls.run(self._chat(request, context, call), context, call)
 
-    async def _chat(self, request: chat_pb2.ChatRequest, context: Context, call: CallMetadata) -> None:
+    async def _chat(
+        self, request: chat_pb2.ChatRequest, context: Context, call: CallMetadata
+    ) -> chat_pb2.ChatResponse:
         need(bool(request.model), "model")
         need(bool(request.messages), "messages")
         family = self._family
@@ -78,51 +73,36 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         drop_foreign_seals(request, family.name)
         await tell_ignored(family.ignored_params(request, client.upstream), family.name, context, call)
 
-        async def answer(single: chat_pb2.ChatRequest, send: Send) -> None:
-            await self._answer(
-                client,
-                family.encode_chat(single, client.upstream),
-                family.chat_decoder(single, client.upstream),
-                single.stream,
-                chat_pb2.ChatResponse,
-                send,
-                call,
-            )
+        async def answer(single: chat_pb2.ChatRequest, out: Out[chat_pb2.ChatResponse]) -> None:
+            encoded = family.encode_chat(single, client.upstream)
+            decoder = family.chat_decoder(single, client.upstream)
+            await self._answer(client, encoded, decoder, single.stream, out, call)
 
-        whole = None if request.stream else chat_pb2.ChatResponse()
-        send = context.write if whole is None else collector(whole)
+        out = Out(chat_pb2.ChatResponse(), context if request.stream else None)
         if request.sampling.n > 1 and not family.native_n:
-            call.usage = await fan_out(request, answer, send)
+            call.usage = await fan_out(request, answer, out)
         else:
-            await answer(request, send)
-        if whole is not None:
-            await context.write(whole)
+            await answer(request, out)
+        return out.last
 
-    async def Complete(  # type: ignore[override]
+    async def Complete(
         self, request: completion_pb2.CompleteRequest, context: Context
-    ) -> None:
+    ) -> completion_pb2.CompleteResponse:
         call = CallMetadata(context, request)
-        await self._calls.run(self._complete(request, context, call), context, call)
+        return await self._calls.run(self._complete(request, context, call), context, call)
 
     async def _complete(
         self, request: completion_pb2.CompleteRequest, context: Context, call: CallMetadata
-    ) -> None:
+    ) -> completion_pb2.CompleteResponse:
         need(bool(request.model), "model")
         if self._completes is None:
             raise unimplemented(self._family.name, "text completions")
         client = self._client(request.upstream, call)
-        whole = None if request.stream else completion_pb2.CompleteResponse()
-        await self._answer(
-            client,
-            self._completes.encode_completion(request, client.upstream),
-            self._completes.completion_decoder(request, client.upstream),
-            request.stream,
-            completion_pb2.CompleteResponse,
-            context.write if whole is None else collector(whole),
-            call,
-        )
-        if whole is not None:
-            await context.write(whole)
+        out = Out(completion_pb2.CompleteResponse(), context if request.stream else None)
+        encoded = self._completes.encode_completion(request, client.upstream)
+        decoder = self._completes.completion_decoder(request, client.upstream)
+        await self._answer(client, encoded, decoder, request.stream, out, call)
+        return out.last
 
     async def Embed(
         self, request: embedding_pb2.EmbedRequest, context: Context
@@ -225,8 +205,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
         request: HttpRequest,
         decoder: Decoder[Any],
         stream: bool,
-        response_type: Callable[[], Any],
-        send: Callable[[Any], Awaitable[None]],
+        out: Out[Any],
         call: CallMetadata,
     ) -> None:
         """One upstream call: its chunks sent as they come."""
@@ -238,15 +217,15 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
                 more = False
                 try:
                     if _in_one_piece(stream, answer):
-                        response = response_type()
+                        response = out.new()
                         body = await answer.read_all(settings.max_answer_bytes)
                         decoder.feed_whole(body, response.chunks)
-                        await send(response)
+                        out.finish(response)
                     else:
                         # A stream is its caller's to bound; what is to be one piece is held here.
                         most = sys.maxsize if stream else settings.max_answer_bytes
                         sse = SseParser(settings.max_event_bytes)
-                        more = await _relay(answer, sse, decoder, response_type, send, limit, most)
+                        more = await _relay(answer, sse, decoder, out, limit, most)
                 finally:
                     call.usage = decoder.usage
                     if more and not answer.ended:
@@ -304,13 +283,7 @@ class RemoteService(worker_service_pb2_grpc.WorkerServiceServicer):
 
 
 async def _relay(
-    answer: UpstreamAnswer,
-    sse: SseParser,
-    decoder: Decoder[Any],
-    response_type: Callable[[], Any],
-    send: Callable[[Any], Awaitable[None]],
-    limit: Limits,
-    most: int,
+    answer: UpstreamAnswer, sse: SseParser, decoder: Decoder[Any], out: Out[Any], limit: Limits, most: int
 ) -> bool:
     """Sends what the body's events say, up to `most` bytes of it. Returns whether a terminal event ended it; more
     of the body may come then."""
@@ -319,25 +292,30 @@ async def _relay(
         if most < 0:
             raise answer.too_large()
         for piece in (data,) if len(data) <= _BATCH_BYTES else _pieces(data):
-            response = response_type()
+            response = out.new()
             chunks = response.chunks
             try:
                 for event in sse.feed(piece):
                     decoder.feed(event, chunks)
                     if decoder.done:
                         break
-            finally:
+            except CallError:
                 # What was understood before a fault still goes out: text, and above all usage.
                 if chunks:
-                    limit.said(len(chunks))
-                    await send(response)
+                    await out.send(response)
+                raise
+            if chunks:
+                limit.said(len(chunks))
             if decoder.done:
+                out.finish(response)
                 return True
+            if chunks:
+                await out.send(response)
     if not limit.heard and answer.clean_end and "text/event-stream" not in answer.headers.get("content-type", ""):
         raise CallError(Reason.UPSTREAM_PROTOCOL, "The upstream's answer is neither events nor JSON.")
-    response = response_type()
+    response = out.new()
     decoder.close(answer.clean_end, response.chunks)
-    await send(response)
+    out.finish(response)
     return False
 
 

@@ -1,0 +1,40 @@
+"""Where the responses of one answer go: to the caller as they come, or together into one."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from trestle.v1 import chat_pb2, completion_pb2
+from worker.calls import Context
+
+R = TypeVar("R", chat_pb2.ChatResponse, completion_pb2.CompleteResponse)
+
+
+class Out(Generic[R]):
+    """The way to the caller. last: the response that the call ends with, which travels with its status; until the
+    answer has ended it is an empty one, or as much as there is of an answer that is no stream."""
+
+    __slots__ = ("_context", "last")
+
+    def __init__(self, last: R, context: Context | None) -> None:
+        """last: an empty one. context: of the call; None: nothing is sent before the end."""
+        self.last: R = last
+        self._context = context
+
+    def new(self) -> R:
+        """An empty response."""
+        return type(self.last)()
+
+    async def send(self, response: R) -> None:
+        """Returns once there is room for the next one."""
+        if self._context is None:
+            self.last.chunks.extend(response.chunks)
+        else:
+            await self._context.write(response.SerializeToString())
+
+    def finish(self, response: R) -> None:
+        """Nothing comes after it."""
+        if self.last.chunks:
+            self.last.chunks.extend(response.chunks)
+        else:
+            self.last = response
