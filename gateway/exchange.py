@@ -12,10 +12,10 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 
+from gateway.calls import Metadata
 from gateway.identity import DEFAULT_ACCOUNT, NOBODY
 from gateway.openai.errors import error_answer, refusal
 from gateway.record import Record
-from gateway.workers import Metadata
 from trestle.errors import CallError, Reason
 
 log = logging.getLogger("gateway")
@@ -65,7 +65,7 @@ class Exchange:
 
     def call_metadata(self) -> Metadata:
         """What travels to the worker beside the request. Raises `CallError` for an id that is none."""
-        metadata = [("x-request-id", self.id)]
+        metadata: list[tuple[str, str | bytes]] = [("x-request-id", self.id)]
         if self.identity.account != DEFAULT_ACCOUNT:
             metadata.append(("x-account-id", self.identity.account))
         for name in ("x-client-id", "x-session-id"):
@@ -74,7 +74,7 @@ class Exchange:
                 metadata.append((name, value))
         if self.strict:
             metadata.append(("x-trestle-strict", "true"))
-        return metadata
+        return tuple(metadata)
 
     def json(self, value: object, status: int = 200) -> web.Response:
         """An answer of JSON."""

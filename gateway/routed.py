@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import grpc
-
 from gateway.breaker import Breakers
+from gateway.calls import Call, Metadata, Method
 from gateway.routing import Route
 from gateway.settings import OwnTarget, RetrySettings, Target
-from gateway.workers import Metadata, Worker, call_error
+from gateway.workers import Worker
 from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
 
@@ -65,7 +64,6 @@ class Attempt:
         "_idle",
         "_last",
         "_loop",
-        "_responses",
         "_timer",
         "began",
         "buffered",
@@ -81,14 +79,12 @@ class Attempt:
     )
 
     def __init__(
-        self, target: Target, worker: Worker, call: Any, single: bool, first_token: float, idle: float
+        self, target: Target, worker: Worker, call: Call, single: bool, first_token: float, idle: float
     ) -> None:
         self.target = target
         self.worker = worker
         self.call = call
         self.single = single
-        # Not `read`: it raises as soon as the status is there, be there messages still unread.
-        self._responses: Any = None if single else aiter(call)
         self.buffered: deque[Any] = deque()
         self.began = False
         self.spoke = False
@@ -111,17 +107,12 @@ class Attempt:
         if self.spoke and self.single:
             return None
         try:
-            response = await (self.call if self.single else anext(self._responses))
-        except StopAsyncIteration:
-            return None
-        except grpc.aio.AioRpcError as error:
-            self.error = call_error(error)
+            response = await (self.call.single() if self.single else self.call.read())
+        except CallError as error:
+            self.error = CallError(Reason.UPSTREAM_TIMEOUT, self.late) if self.late else error
             raise self.error from None
-        except asyncio.CancelledError:
-            if self.late:
-                self.error = CallError(Reason.UPSTREAM_TIMEOUT, self.late)
-                raise self.error from None
-            raise
+        if response is None:
+            return None
         if self._timer is not None:
             self._last = self._loop.time()
         if not self.spoke:
@@ -198,7 +189,7 @@ class RoutedCall:
         self,
         network: Network,
         route: Route,
-        method: Callable[[Worker], Any],
+        method: Callable[[Worker], Method],
         request: Any,
         timeout: float,
         metadata: Metadata,
@@ -299,17 +290,18 @@ class RoutedCall:
             self._open = None
 
     async def _begin(self) -> Attempt:
-        attempt = await self._start(self._at, self._request)
+        attempt = await self._start(self._at)
         if self._route.hedge_after and self._at < len(self._order) - 1:
             return await self._race(attempt)
         return attempt
 
-    async def _start(self, at: int, request: Any) -> Attempt:
+    async def _start(self, at: int) -> Attempt:
         """A call to the target at that place of the order. Raises `CallError` where there is no room for it."""
         target = self._order[at]
         worker = self._network.workers[target.worker]
         await worker.acquire()
         self._network.breakers.asked(target)
+        request = self._request
         request.model = target.model
         request.upstream = target.upstream
         waiting = len(self._order) - 1 - at
@@ -319,7 +311,7 @@ class RoutedCall:
         if type(target) is OwnTarget:
             metadata = (*metadata, (CREDENTIAL, target.credential))
         timeout = self._deadline - self._loop.time()
-        call = self._method(worker)(request, timeout=timeout, metadata=metadata)
+        call = self._method(worker)(request, timeout, metadata)
         route = self._route
         attempt = Attempt(target, worker, call, self._single, route.first_token_timeout, route.idle_timeout)
         self.attempts.append(attempt)
@@ -366,10 +358,8 @@ class RoutedCall:
 
     async def _second(self) -> Attempt | None:
         """The call to the next target beside the first; None where it has no room."""
-        copy = type(self._request)()  # the first call may not have been serialized yet
-        copy.CopyFrom(self._request)
         try:
-            return await self._start(self._at + 1, copy)
+            return await self._start(self._at + 1)
         except CallError:
             return None
 

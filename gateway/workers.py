@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gateway.calls import Metadata, Method, error_of
 from gateway.settings import GatewaySettings, WorkerEndpoint, endpoints
 from trestle.capacity import Capacity
 from trestle.config import ConfigError
-from trestle.errors import DETAILS_KEY, CallError
 from trestle.tls import Pem, channel_credentials, read_client
-from trestle.v1 import chat_pb2, completion_pb2, model_pb2, worker_service_pb2, worker_service_pb2_grpc
-
-Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+from trestle.v1 import (
+    chat_pb2,
+    completion_pb2,
+    embedding_pb2,
+    model_pb2,
+    moderation_pb2,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+)
 
 SERVICE: Final = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 # Of several addresses of a name, one that says it does not serve (it is about to stop) is asked no more.
@@ -30,15 +36,6 @@ _BALANCE: Final[Mapping[str, str]] = {
         '"weightExpirationPeriod":"30s"}}'
     ),
 }
-
-
-def call_error(error: grpc.aio.AioRpcError) -> CallError:
-    """A failed call as the error it carries."""
-    details: bytes | None = None
-    for name, value in error.trailing_metadata() or ():
-        if name == DETAILS_KEY:
-            details = value if isinstance(value, bytes) else value.encode()
-    return CallError.from_status(error.code().value[0], error.details() or "", details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +77,16 @@ class Worker:
             else None
         )
         self._channel = _channel(link)
+        self.chat = self._method("Chat", chat_pb2.ChatResponse)
+        self.complete = self._method("Complete", completion_pb2.CompleteResponse)
+        self.embed = self._method("Embed", embedding_pb2.EmbedResponse)
+        self.moderate = self._method("Moderate", moderation_pb2.ModerateResponse)
         stub: Any = worker_service_pb2_grpc.WorkerServiceStub(self._channel)
-        self.chat: Any = stub.Chat
-        self.complete: Any = stub.Complete
-        # The same methods where the whole answer is one response: on the wire nothing differs, and gRPC wakes us once
-        # instead of five times.
-        self.chat_whole: Any = self._whole("Chat", chat_pb2.ChatResponse)
-        self.complete_whole: Any = self._whole("Complete", completion_pb2.CompleteResponse)
-        self.embed: Any = stub.Embed
-        self.moderate: Any = stub.Moderate
         self._list_models = stub.ListModels
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
 
-    def _whole(self, method: str, response: Any) -> Any:
-        return self._channel.unary_unary(
-            f"/{SERVICE}/{method}",
-            request_serializer=lambda request: request.SerializeToString(),
-            response_deserializer=response.FromString,
-        )
+    def _method(self, name: str, response_type: Any) -> Method:
+        return Method(self._channel, f"/{SERVICE}/{name}", response_type)
 
     async def acquire(self) -> None:
         """Returns once there is room for a call. Raises `CallError` (OVERLOADED)."""
@@ -116,7 +105,7 @@ class Worker:
                 model_pb2.ListModelsRequest(), timeout=timeout, metadata=self.metadata
             )
         except grpc.aio.AioRpcError as error:
-            raise call_error(error) from None
+            raise error_of(error.code().value[0], error.details(), error.trailing_metadata()) from None
         return response.models
 
     async def serves(self, timeout: float) -> bool:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from aiohttp import HttpVersion11, hdrs, web
 
 from gateway.agents import Preset, apply
+from gateway.calls import Method
 from gateway.catalogue import Catalogue
 from gateway.deadline import asked_timeout
 from gateway.exchange import Exchange, too_large
@@ -126,7 +127,7 @@ class Bridge:
                 )
 
     async def call(
-        self, exchange: Exchange, model: str, request: Any, method: Callable[[Worker], Any], *, single: bool
+        self, exchange: Exchange, model: str, request: Any, method: Callable[[Worker], Method], *, single: bool
     ) -> RoutedCall:
         """The call over the model's route, noted in the request's record; method, single: as in `RoutedCall`. Raises
         `CallError` for a model nobody has, a timeout that cannot be, or more than the key may use now."""

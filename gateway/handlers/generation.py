@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from gateway.calls import Method
 from gateway.exchange import Exchange
 from gateway.handlers.base import Bridge
 from gateway.openai.completion import ChatFold
@@ -60,17 +61,16 @@ class Fold(Answer, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one endpoint speaks: its codecs, and the worker's method behind it, as a stream and with one response."""
+    """How one endpoint speaks: its codecs, and the worker's method behind it."""
 
     decode: Callable[[bytes], Ask]
-    method: Callable[[Worker], Any]
-    whole_method: Callable[[Worker], Any]
+    method: Callable[[Worker], Method]
     encoder: Callable[[bool], StreamEncoder]
     fold: Callable[[], Fold]
 
 
-CHAT = Dialect(decode_chat, attrgetter("chat"), attrgetter("chat_whole"), ChatStreamEncoder, ChatFold)
-TEXT = Dialect(decode_text, attrgetter("complete"), attrgetter("complete_whole"), TextStreamEncoder, TextFold)
+CHAT = Dialect(decode_chat, attrgetter("chat"), ChatStreamEncoder, ChatFold)
+TEXT = Dialect(decode_text, attrgetter("complete"), TextStreamEncoder, TextFold)
 
 
 class GenerationHandler:
@@ -85,8 +85,9 @@ class GenerationHandler:
         ask = await self._bridge.ask(exchange, self._dialect.decode, chat=self._dialect is CHAT)
         if exchange.record is not None:
             exchange.record.stream = ask.stream
-        method = self._dialect.method if ask.stream else self._dialect.whole_method
-        call = await self._bridge.call(exchange, ask.model, ask.request, method, single=not ask.stream)
+        call = await self._bridge.call(
+            exchange, ask.model, ask.request, self._dialect.method, single=not ask.stream
+        )
         try:
             return await (self._stream if ask.stream else self._whole)(exchange, ask, call)
         finally:

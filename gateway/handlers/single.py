@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from gateway.calls import Method
 from gateway.exchange import Exchange
 from gateway.handlers.base import Bridge
 from gateway.openai.embeddings import decode_embed, encode_embeddings
@@ -32,7 +33,7 @@ class Dialect:
     """How one endpoint speaks: its codecs, and the worker's method behind it."""
 
     decode: Callable[[bytes], Ask]
-    method: Callable[[Worker], Any]
+    method: Callable[[Worker], Method]
     encode: Callable[[Any, Any], bytes]
     usage: Callable[[Any], chat_pb2.Usage | None]
 
