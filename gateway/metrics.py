@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.limits.limiter import Limiter
 from gateway.record import Outcome, Record
 from gateway.settings import Target
-from trestle.scrape import SECONDS
+from trestle.scrape import Counts, Now, Times
 
-_TOKENS: Final = ("input", "output", "cache_read", "cache_write", "reasoning")
+_PARTS: Final = ("cache_read", "cache_write", "reasoning")
 _OTHER: Final = "other"
 _MOST_MODELS: Final = 500
 _CANCEL_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
@@ -30,74 +30,70 @@ class Metrics:
     def __init__(self, metrics: CollectorRegistry, known: Callable[[str], bool]) -> None:
         self._known = known
         self._models: dict[str, str] = {}
-        self._requests = Counter(
+        self._open = 0
+        self._requests = Counts(
             "trestle_requests",
             "Requests that ended, by what became of them. status: of HTTP, 0 where none was sent.",
-            ["kind", "model", "outcome", "status"],
-            registry=metrics,
+            ("kind", "model", "outcome", "status"),
+            metrics,
         )
-        self._seconds = Histogram(
-            "trestle_request_seconds",
-            "From a request's beginning to its end.",
-            ["kind", "model"],
-            buckets=SECONDS,
-            registry=metrics,
+        self._seconds = Times(
+            "trestle_request_seconds", "From a request's beginning to its end.", ("kind", "model"), metrics
         )
-        self._first = Histogram(
+        self._first = Times(
             "trestle_first_token_seconds",
             "From a streamed request's beginning to its first content.",
-            ["model"],
-            buckets=SECONDS,
-            registry=metrics,
+            ("model",),
+            metrics,
         )
-        self._tokens = Counter(
-            "trestle_tokens", "Tokens used, by all attempts, estimates included.", ["model", "type"], registry=metrics
+        self._tokens = Counts(
+            "trestle_tokens", "Tokens used, by all attempts, estimates included.", ("model", "type"), metrics
         )
-        self._attempts = Counter(
+        self._attempts = Counts(
             "trestle_attempts",
             "Calls to workers. reason: why one failed, `lost` for one that lost a race, empty for one that did not.",
-            ["worker", "upstream", "reason"],
-            registry=metrics,
+            ("worker", "upstream", "reason"),
+            metrics,
         )
-        self._open = Gauge("trestle_open_streams", "Requests that are being answered now.", registry=metrics)
-        self._cancelled = Histogram(
+        Now("trestle_open_streams", "Requests that are being answered now.", lambda: self._open, metrics)
+        self._cancelled = Times(
             "trestle_cancel_seconds",
             "From a client's disconnect to the cancel of all that was done for it.",
-            buckets=_CANCEL_SECONDS,
-            registry=metrics,
+            (),
+            metrics,
+            _CANCEL_SECONDS,
         )
-        self._children: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
 
     def began(self, record: Record) -> None:
         """One more."""
-        self._open.inc()
+        self._open += 1
 
     def ended(self, record: Record) -> None:
         """Counts all of it."""
-        self._open.dec()
+        self._open -= 1
         model = self._model(record.model)
-        key = (record.kind, model, record.outcome.value, str(record.status))
-        children = self._children.get(key)
-        if children is None:
-            children = self._children[key] = self._requests.labels(*key), self._seconds.labels(*key[:2])
-        children[0].inc()
-        children[1].observe(record.ended - record.began)
+        outcome = record.outcome
+        self._requests.add((record.kind, model, outcome.value, str(record.status)))
+        self._seconds.observe((record.kind, model), record.ended - record.began)
         if record.first:
-            self._first.labels(model).observe(record.first - record.began)
+            self._first.observe((model,), record.first - record.began)
         for attempt in record.attempts:
             target = attempt.target
             reason = "lost" if attempt.lost else attempt.error.reason.value if attempt.error is not None else ""
-            self._attempts.labels(target.worker, target.upstream, reason).inc()
+            self._attempts.add((target.worker, target.upstream, reason))
         total = record.total()
         if total is not None:
-            for name in _TOKENS:
+            tokens = self._tokens
+            tokens.add((model, "input"), total.input_tokens)
+            tokens.add((model, "output"), total.output_tokens)
+            for name in _PARTS:
                 count = getattr(total, f"{name}_tokens")
                 if count:
-                    self._tokens.labels(model, name).inc(count)
-        if record.outcome is Outcome.CANCELLED:
+                    tokens.add((model, name), count)
+        if outcome is Outcome.CANCELLED:
             lost = getattr(record.exchange.http.protocol, "lost", 0.0)
             if lost:
-                self._cancelled.observe(time.perf_counter() - lost)
+                self._cancelled.observe((), time.perf_counter() - lost)
 
     def _model(self, name: str) -> str:
         known = self._models.get(name)

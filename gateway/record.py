@@ -83,6 +83,7 @@ class Record:
     """
 
     __slots__ = (
+        "_uses",
         "admission",
         "answer",
         "at",
@@ -122,6 +123,7 @@ class Record:
         self.error: CallError | None = None
         self.watch: SessionWatch | None = None
         self.admission: Admission | None = None
+        self._uses: Sequence[tuple[Attempt, chat_pb2.Usage | None]] | None = None
 
     def end(self) -> None:
         """Nothing more will be known."""
@@ -164,9 +166,19 @@ class Record:
             return told
         return self._estimate(0)
 
+    def uses(self) -> Sequence[tuple[Attempt, chat_pb2.Usage | None]]:
+        """Every attempt and what it cost, as `used` says. Ask once the request has ended."""
+        if self._uses is None:
+            self._uses = [(attempt, self.used(attempt)) for attempt in self.attempts]
+        return self._uses
+
     def total(self) -> chat_pb2.Usage | None:
-        """What all attempts cost together; None where nothing says that they cost any."""
-        return add(used for attempt in self.attempts if (used := self.used(attempt)) is not None)
+        """What all attempts cost together; None where nothing says that they cost any. Ask once the request has
+        ended."""
+        uses = self.uses()
+        if len(uses) == 1:
+            return uses[0][1]
+        return add(used for _, used in uses if used is not None)
 
     def _answered(self, attempt: Attempt) -> chat_pb2.Usage | None:
         answer = self.answer

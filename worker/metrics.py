@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from prometheus_client import CollectorRegistry
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-from trestle.scrape import SECONDS
+from trestle.scrape import Counts, Now, Times
 from worker.calls import CallMetadata, Calls
-
-_TYPES: Final = ("input", "output")
 
 
 class Metrics:
@@ -17,35 +13,28 @@ class Metrics:
 
     def __init__(self, metrics: CollectorRegistry, family: str, calls: Calls) -> None:
         self._family = family
-        self._calls = Counter(
+        self._calls = Counts(
             "trestle_worker_calls",
             "Calls that ended, by their status of gRPC.",
-            ["family", "method", "upstream", "status"],
-            registry=metrics,
+            ("family", "method", "upstream", "status"),
+            metrics,
         )
-        self._seconds = Histogram(
-            "trestle_worker_call_seconds",
-            "From a call's beginning to its end.",
-            ["family", "method"],
-            buckets=SECONDS,
-            registry=metrics,
+        self._seconds = Times(
+            "trestle_worker_call_seconds", "From a call's beginning to its end.", ("family", "method"), metrics
         )
-        self._tokens = Counter(
+        self._tokens = Counts(
             "trestle_worker_tokens",
             "Tokens that answers told of, or were guessed to have taken.",
-            ["family", "upstream", "type"],
-            registry=metrics,
+            ("family", "upstream", "type"),
+            metrics,
         )
-        opened = Gauge("trestle_open_streams", "Calls that are being answered now.", registry=metrics)
-        opened.set_function(lambda: calls.open)
+        Now("trestle_open_streams", "Calls that are being answered now.", lambda: calls.open, metrics)
 
     def ended(self, call: CallMetadata, seconds: float) -> None:
         """One call has."""
-        method = call.method
-        upstream = call.upstream
-        self._calls.labels(self._family, method, upstream, call.status).inc()
-        self._seconds.labels(self._family, method).observe(seconds)
-        if call.usage is not None:
-            for name, count in zip(_TYPES, (call.usage.input_tokens, call.usage.output_tokens), strict=True):
-                if count:
-                    self._tokens.labels(self._family, upstream, name).inc(count)
+        family, method, upstream, usage = self._family, call.method, call.upstream, call.usage
+        self._calls.add((family, method, upstream, call.status))
+        self._seconds.observe((family, method), seconds)
+        if usage is not None:
+            self._tokens.add((family, upstream, "input"), usage.input_tokens)
+            self._tokens.add((family, upstream, "output"), usage.output_tokens)

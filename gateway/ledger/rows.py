@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from gateway.prices import Prices
-from gateway.record import Outcome, Record, add
+from gateway.record import Outcome, Record
 from gateway.routed import Attempt
 from trestle.v1 import chat_pb2
 
@@ -61,8 +62,9 @@ def row_of(record: Record, prices: Prices) -> Row:
     """The row of a request that has ended."""
     exchange, identity = record.exchange, record.exchange.identity
     given = exchange.http.headers
-    used = [(attempt, record.used(attempt)) for attempt in record.attempts]
-    total = (used[0][1] if len(used) == 1 else add(usage for _, usage in used if usage is not None)) or _NOTHING
+    used = record.uses()
+    total = record.total() or _NOTHING
+    outcome = record.outcome
     cost = sum(prices.cost(attempt.target, usage) for attempt, usage in used if usage is not None)
     last = record.target.target if record.target is not None else None
     at = int(record.at * 1000)
@@ -79,9 +81,9 @@ def row_of(record: Record, prices: Prices) -> Row:
         upstream="" if last is None else last.upstream,
         target_model="" if last is None else last.model[:256],
         attempts=_attempts(used),
-        outcome=record.outcome.value,
+        outcome=outcome.value,
         status=record.status,
-        reason="" if record.error is None or record.outcome is Outcome.DONE else record.error.reason.value,
+        reason="" if record.error is None or outcome is Outcome.DONE else record.error.reason.value,
         finish=record.finish,
         input_tokens=total.input_tokens,
         output_tokens=total.output_tokens,
@@ -100,7 +102,7 @@ def row_of(record: Record, prices: Prices) -> Row:
     )
 
 
-def _attempts(used: list[tuple[Attempt, chat_pb2.Usage | None]]) -> str:
+def _attempts(used: Sequence[tuple[Attempt, chat_pb2.Usage | None]]) -> str:
     told: list[dict[str, Any]] = []
     for attempt, usage in used:
         target = attempt.target

@@ -121,7 +121,7 @@ class Limiter:
         admission = record.admission
         if admission is None:
             return
-        used = [(attempt, usage) for attempt in record.attempts if (usage := record.used(attempt)) is not None]
+        used = [(attempt, usage) for attempt, usage in record.uses() if usage is not None]
         tokens = sum(usage.input_tokens + usage.output_tokens for _, usage in used)
         cost = sum(self._prices.cost(attempt.target, usage) for attempt, usage in used) / MICRO
         if self._shared is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -38,8 +40,14 @@ SUMS: Final = (
     "audio_tokens",
     "cost",
 )
-_AT_ONCE: Final = 400  # rows of 30 values each: below both databases' most parameters
+_TRANSACTION: Final = 512
+"""Rows in one transaction: another writer waits no longer than for those."""
+_AT_ONCE: Final = (256, 32, 4, 1)
+"""Rows in one statement, of 30 values each: below both databases' most parameters; few sizes, each prepared once."""
 _DELETED_AT_ONCE: Final = 1000
+_WIDTH: Final = len(USAGE.c)
+_ROW: Final = re.compile(r"(?<=VALUES )(\(.*\))(?= ON CONFLICT)")
+_PLACE: Final = re.compile(r"\$(\d+)")
 _TIMEOUT: Final = 60.0
 
 
@@ -67,13 +75,26 @@ class UsageStore:
         dialect: Any = sqlite if database.url.get_backend_name() == "sqlite" else postgresql
         # A row that is there already is the same row: its delivery was interrupted.
         self._insert = dialect.insert(USAGE).on_conflict_do_nothing(index_elements=["id"])
+        self._statements: dict[int, str] = {}
 
     async def add(self, rows: Sequence[Row]) -> None:
         """Each once, however often it is added."""
-        for at in range(0, len(rows), _AT_ONCE):
-            values = [msgspec.structs.asdict(row) for row in rows[at : at + _AT_ONCE]]
+        for first in range(0, len(rows), _TRANSACTION):
             async with self._database.writing(_TIMEOUT) as connection:
-                await connection.execute(self._insert, values)
+                for some in _parts(rows[first : first + _TRANSACTION]):
+                    values = tuple(chain.from_iterable(map(msgspec.structs.astuple, some)))
+                    await connection.exec_driver_sql(self._statement(len(some)), values)
+
+    def _statement(self, size: int) -> str:
+        """As the driver takes it: SQLAlchemy's own handling of values costs more than all the rest of a row. All rows
+        in one: SQLite's driver lets go of Python's lock for each step that it makes, and has to wait to get it back."""
+        known = self._statements.get(size)
+        if known is None:
+            compiled = str(self._insert.compile(dialect=self._database.url.get_dialect()()))
+            head, row, tail = _ROW.split(compiled, maxsplit=1)
+            rows = ", ".join(_renumbered(row, at * _WIDTH) for at in range(size))
+            known = self._statements[size] = f"{head}{rows}{tail}"
+        return known
 
     async def sums(self, which: Which, groups: Sequence[str], limit: int) -> list[dict[str, Any]]:
         """By group, in the groups' order: the names of `groups`, `requests`, `failed`, `estimated` and `SUMS`."""
@@ -101,6 +122,20 @@ class UsageStore:
             gone += done.rowcount
             if done.rowcount < _DELETED_AT_ONCE:
                 return gone
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """The same rows, in statements' sizes."""
+    at = 0
+    for size in _AT_ONCE:
+        while len(rows) - at >= size:
+            yield rows[at : at + size]
+            at += size
+
+
+def _renumbered(row: str, done: int) -> str:
+    """One row's places in a statement, after so many others; SQLite's have no numbers."""
+    return _PLACE.sub(lambda place: f"${int(place[1]) + done}", row)
 
 
 def _plain(row: RowMapping, groups: Sequence[str]) -> dict[str, Any]:

@@ -7,19 +7,21 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from gateway.auth import new_key
+from gateway.ledger.rows import Row
 from gateway.store.accounts import AccountStore
 from gateway.store.database import Database, parse
 from gateway.store.migrate import migrate
 from gateway.store.names import NameStore
 from gateway.store.reader import StoreReader
 from gateway.store.records import Key, Names
-from gateway.store.schema import METADATA
+from gateway.store.schema import METADATA, USAGE
 from trestle.config import ConfigError
 from trestle.errors import CallError
 
@@ -253,3 +255,8 @@ class TestVersions:
             assert delta.whole
             assert delta.version == 20_000
             assert {account.name for account in delta.accounts} == {"acme", "default"}
+
+
+def test_a_row_of_the_ledger_is_a_row_of_the_table_value_by_value() -> None:
+    # They are written by their places.
+    assert [field.name for field in msgspec.structs.fields(Row)] == [column.name for column in USAGE.c]
