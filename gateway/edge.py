@@ -74,11 +74,13 @@ class Edge:
                 return self._unmatched(exchange, methods)
             if not endpoint.guarded:
                 return await endpoint.handler(exchange)
-            await self._identify(exchange, endpoint.scope)
+            given = exchange.http.headers
+            exchange.identity = await self._keyring.admit(given.get(hdrs.AUTHORIZATION), given.get("x-api-key"))
+            if endpoint.kind:
+                self._begin(exchange, endpoint.kind)
+            self._demand(exchange, endpoint.scope)
             self._places.taken += 1
             try:
-                if endpoint.kind:
-                    self._begin(exchange, endpoint.kind)
                 return await endpoint.handler(exchange)
             finally:
                 self._places.taken -= 1
@@ -112,14 +114,12 @@ class Edge:
             self._emptied = asyncio.Event()
             await self._emptied.wait()
 
-    async def _identify(self, exchange: Exchange, scope: str) -> None:
+    def _demand(self, exchange: Exchange, scope: str) -> None:
         """Raises `CallError` for who may not come in, or not now."""
-        given = exchange.http.headers
-        identity = await self._keyring.admit(given.get(hdrs.AUTHORIZATION), given.get("x-api-key"))
-        exchange.identity = identity
+        identity = exchange.identity
         if scope:
             identity.demand(scope)
-        if scope == MANAGE and identity is NOBODY and hdrs.ORIGIN in given:
+        if scope == MANAGE and identity is NOBODY and hdrs.ORIGIN in exchange.http.headers:
             # Any page that a browser here has open could send it; what is managed stays.
             raise CallError(Reason.PERMISSION_DENIED, "A page in a browser needs an API key for this.")
         if self._places.taken >= self._places.most:

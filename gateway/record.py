@@ -64,7 +64,7 @@ class Observer(Protocol):
     """Told of every recorded request, in its own turn of the event loop: neither may wait, fail, or take long."""
 
     def began(self, record: Record) -> None:
-        """The key was good for it; nothing of it has been read."""
+        """The key is known, nothing has been asked of it yet, and nothing of the request has been read."""
 
     def ended(self, record: Record) -> None:
         """All that will be known is. Called once for each `began`."""

@@ -189,10 +189,10 @@ class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     model: Annotated[str, Meta(min_length=1)]
     worker: str = ""
     upstream: str = ""
-    input: Annotated[float, Meta(ge=0)]
-    output: Annotated[float, Meta(ge=0)]
-    cache_read: Annotated[float, Meta(ge=0)] | None = None
-    cache_write: Annotated[float, Meta(ge=0)] | None = None
+    input: Annotated[float, Meta(ge=0, le=1_000_000)]
+    output: Annotated[float, Meta(ge=0, le=1_000_000)]
+    cache_read: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
+    cache_write: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
 
 
 class LedgerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

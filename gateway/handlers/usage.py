@@ -6,6 +6,7 @@ import csv
 import io
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ _LIMIT: Final = 1000
 _MOST: Final = 100_000
 _DEFAULT_DAYS: Final = 30
 _ERASED_BY: Final = ("account", "user", "session", "client", "key")
-_OTHERS: Final = frozenset({"from", "to", "group_by", "format", "limit"})
+_OTHERS: Final = frozenset({"from", "to", "group_by", "format", "limit", "offset"})
 
 
 class UsageHandler:
@@ -52,7 +53,8 @@ class UsageHandler:
         query = exchange.http.query
         filters = (*_FILTERS, "account", "worker", "upstream")
         _known(query, {*_OTHERS, *filters})
-        return await self._answer(exchange, _which(query, filters, {}), _groups(query, frozenset(GROUPS)))
+        which = await self._by_account(_which(query, filters, {}))
+        return await self._answer(exchange, which, _groups(query, frozenset(GROUPS)))
 
     async def erase(self, exchange: Exchange) -> web.StreamResponse:
         """Deletes what was recorded of an account, a user, a session, a client or a key, up to an instant (now)."""
@@ -61,12 +63,22 @@ class UsageHandler:
         which = _which({"from": "1970-01-01", **query}, _ERASED_BY, {})
         if not which.values:
             raise invalid("account", f"Say whose rows are to be erased: {', '.join(_ERASED_BY)}.")
+        for name, value in which.values.items():
+            if not value:  # a script's variable that was not set; it would mean all rows that have none
+                raise invalid(name, f"Invalid value for '{name}': it is empty.")
+        which = await self._by_account(which)
         return exchange.json({"object": "usage", "deleted": await self._store.forget(which)})
+
+    async def _by_account(self, which: Which) -> Which:
+        """The operator may name an account by its name too."""
+        if "account" not in which.values:
+            return which
+        return replace(which, values={**which.values, "account": await self._store.account(which.values["account"])})
 
     async def _answer(self, exchange: Exchange, which: Which, groups: Sequence[str]) -> web.StreamResponse:
         query = exchange.http.query
-        limit = _limit(query)
-        rows = await self._store.sums(which, groups, limit + 1)
+        limit = _number(query, "limit", _LIMIT, 1)
+        rows = await self._store.sums(which, groups, limit + 1, _number(query, "offset", 0, 0))
         more, rows = len(rows) > limit, rows[:limit]
         for row in rows:
             row["cost"] = row["cost"] / MICRO
@@ -115,7 +127,9 @@ def _known(query: Mapping[str, str], names: set[str]) -> None:
 
 
 def _which(query: Mapping[str, str], filters: Sequence[str], fixed: Mapping[str, str]) -> Which:
-    until = _instant(query, "to") or int(time.time() * 1000) + 1
+    until = _instant(query, "to")
+    if until is None:
+        until = int(time.time() * 1000) + 1
     since = _instant(query, "from")
     if since is None:
         since = until - _DEFAULT_DAYS * DAY_MS
@@ -145,8 +159,8 @@ def _groups(query: Mapping[str, str], allowed: frozenset[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _limit(query: Mapping[str, str]) -> int:
-    text = query.get("limit", str(_LIMIT))
-    if not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= _MOST:
-        raise invalid("limit", f"Invalid value for 'limit': expected a number from 1 to {_MOST}.")
+def _number(query: Mapping[str, str], name: str, default: int, least: int) -> int:
+    text = query.get(name, str(default))
+    if not text.isdecimal() or len(text) > 6 or not least <= int(text) <= _MOST:
+        raise invalid(name, f"Invalid value for '{name}': expected a number from {least} to {_MOST}.")
     return int(text)

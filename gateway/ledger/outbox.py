@@ -11,7 +11,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 _SEALED: Final = ".rows"
 _OPEN: Final = ".open"
 _LOCK: Final = ".lock"
+_NEW: Final = ".new"
 
 
 class OutboxFullError(OSError):
@@ -44,14 +45,18 @@ class Outbox:
         self._path = folder
         self._size = 0
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(folder / (self._name + _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        new = folder / (self._name + _NEW)
+        self._lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Others see it only now that it is held: a lock that nobody holds is one of the dead.
+        new.rename(new.with_suffix(_LOCK))
 
-    def append(self, rows: Iterable[Row]) -> None:
-        """Writes the rows, all or none: a process that is killed now has not lost them."""
-        lines = _ENCODER.encode_lines(list(rows))
+    def append(self, rows: Sequence[Row], *, beyond: bool = False) -> None:
+        """Writes the rows, all or none: a process that is killed now has not lost them. beyond: even where the outbox
+        holds all that it may."""
+        lines = _ENCODER.encode_lines(rows)
         if self._file is None:
-            if self._held() + len(lines) > self._most:
+            if not beyond and self._held() + len(lines) > self._most:
                 raise OutboxFullError(f"the outbox {self._folder} holds {self._most} bytes, and no more may be")
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._path = self._next(_OPEN)
@@ -78,22 +83,23 @@ class Outbox:
         """This process's sealed files, the oldest first."""
         return sorted(self._folder.glob(f"{self._name}.*{_SEALED}"))
 
-    def read(self, file: Path) -> list[Row]:
-        """A file's rows; a line that is none (its writer's machine went down) is passed over."""
+    def read(self, file: Path) -> tuple[list[Row], int]:
+        """A file's rows, and how many of its lines are none: their writer's machine went down."""
         rows: list[Row] = []
-        for line in file.read_bytes().splitlines():
+        lines = file.read_bytes().splitlines()
+        for line in lines:
             try:
                 rows.append(_DECODER.decode(line))
             except (msgspec.DecodeError, UnicodeDecodeError):
                 log.error("a row of the ledger cannot be read in %s", file.name)
-        return rows
+        return rows, len(lines) - len(rows)
 
     def remove(self, file: Path) -> None:
         """Its rows are in the database."""
         file.unlink(missing_ok=True)
 
     def adopt(self) -> int:
-        """Takes over what processes have left behind that are no more; returns how many files."""
+        """Takes over what processes have left behind that are no more; returns how many rows. Not beside `append`."""
         adopted = 0
         for lock in self._folder.glob(f"*{_LOCK}"):
             if lock.stem != self._name:
@@ -118,11 +124,13 @@ class Outbox:
             os.close(held)
             return 0
         files = [file for file in sorted(self._folder.glob(f"{lock.stem}.*")) if file != lock]
+        rows = 0
         for file in files:
+            rows += file.read_bytes().count(b"\n")
             file.rename(self._next(_SEALED))
         lock.unlink(missing_ok=True)
         os.close(held)
-        return len(files)
+        return rows
 
     def _next(self, suffix: str) -> Path:
         self._number += 1

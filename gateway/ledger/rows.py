@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -54,8 +54,11 @@ class Row(msgspec.Struct, gc=False):
     user: str
 
 
-_NOTHING = chat_pb2.Usage()
-_MOST = 128
+_NOTHING: Final = chat_pb2.Usage()
+_MOST_CHARS: Final = 128
+_MOST_TOKENS: Final = 10**12
+"""What an upstream may claim that one request took: sums of rows stay within the databases' 64 bits."""
+_MOST_COST: Final = 10**15
 
 
 def row_of(record: Record, prices: Prices) -> Row:
@@ -72,34 +75,45 @@ def row_of(record: Record, prices: Prices) -> Row:
         id=f"{at:012x}{os.urandom(10).hex()}",
         at=at,
         account=identity.account,
-        key=identity.key,
-        agent=exchange.agent,
+        key=_text(identity.key),
+        agent=_text(exchange.agent),
         kind=record.kind,
-        model=record.model[:256],
+        model=_text(record.model, 256),
         stream=record.stream,
-        worker="" if last is None else last.worker,
-        upstream="" if last is None else last.upstream,
-        target_model="" if last is None else last.model[:256],
+        worker="" if last is None else _text(last.worker),
+        upstream="" if last is None else _text(last.upstream),
+        target_model="" if last is None else _text(last.model, 256),
         attempts=_attempts(used),
         outcome=outcome.value,
         status=record.status,
         reason="" if record.error is None or outcome is Outcome.DONE else record.error.reason.value,
         finish=record.finish,
-        input_tokens=total.input_tokens,
-        output_tokens=total.output_tokens,
-        cache_read_tokens=total.cache_read_tokens,
-        cache_write_tokens=total.cache_write_tokens,
-        reasoning_tokens=total.reasoning_tokens,
-        audio_tokens=total.input_audio_tokens + total.output_audio_tokens,
+        input_tokens=min(total.input_tokens, _MOST_TOKENS),
+        output_tokens=min(total.output_tokens, _MOST_TOKENS),
+        cache_read_tokens=min(total.cache_read_tokens, _MOST_TOKENS),
+        cache_write_tokens=min(total.cache_write_tokens, _MOST_TOKENS),
+        reasoning_tokens=min(total.reasoning_tokens, _MOST_TOKENS),
+        audio_tokens=min(total.input_audio_tokens + total.output_audio_tokens, _MOST_TOKENS),
         estimated=total.estimated,
-        cost=cost,
+        cost=min(cost, _MOST_COST),
         latency_ms=int((record.ended - record.began) * 1000),
         first_token_ms=int((record.first - record.began) * 1000) if record.first else 0,
         request=exchange.id,
-        session=given.get("x-session-id", "")[:_MOST],
-        client=given.get("x-client-id", "")[:_MOST],
-        user=_user(record.request)[:_MOST],
+        session=_text(given.get("x-session-id", "")),
+        client=_text(given.get("x-client-id", "")),
+        user=_text(_user(record.request)),
     )
+
+
+def _text(text: str, most: int = _MOST_CHARS) -> str:
+    """As much of it as a column takes, and nothing that a database does not: a request that was refused for its ids
+    has them here, whatever they are."""
+    text = text[:most]
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()
+    return text
 
 
 def _attempts(used: Sequence[tuple[Attempt, chat_pb2.Usage | None]]) -> str:

@@ -30,6 +30,18 @@ _TEXT: Final[Schema] = {"type": "string"}
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 _FLAG: Final[Schema] = {"type": "boolean"}
 _ANY_OBJECT: Final[Schema] = {"type": "object"}
+_GROUPS: Final = ("day", "model", "key", "user", "session", "client", "agent", "outcome")
+_SUMS: Final = (
+    "requests",
+    "failed",
+    "estimated",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "audio_tokens",
+)
 _FINISH: Final[Schema] = {"enum": sorted(set(FINISH.values()))}
 _HEAD: Final[Schema] = {"id": _TEXT, "created": _COUNT, "model": _TEXT}
 _SYSTEM: Final[Schema] = {"system_fingerprint": _or_null(_TEXT), "service_tier": _TEXT}
@@ -255,7 +267,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "from": _COUNT,
             "to": _COUNT,
             "currency": _TEXT,
-            "data": _array(_object({"requests": _COUNT, "failed": _COUNT, "input_tokens": _COUNT})),
+            "data": _array(
+                _object(
+                    dict.fromkeys(_SUMS, _COUNT) | {"cost": {"type": "number", "minimum": 0}},
+                    **dict.fromkeys(_GROUPS, _TEXT),
+                )
+            ),
             "has_more": _FLAG,
         }
     ),

@@ -120,6 +120,10 @@ def _operation(route: Route, requests: RequestSchemas, guarded: bool) -> Schema:
     parameters += [
         {"$ref": f"#/components/parameters/{name}"} for name, body_only, _, _ in _HEADERS if sends >= body_only
     ]
+    parameters += [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": text}
+        for name, text in about.query.items()
+    ]
     out["parameters"] = parameters
     if about.request is not None:
         name, root = about.request
@@ -129,6 +133,8 @@ def _operation(route: Route, requests: RequestSchemas, guarded: bool) -> Schema:
         "headers": {**_ANSWER_HEADERS, **({"x-trestle-ignored-params": _IGNORED} if sends else {})},
         "content": {about.media: {"schema": {"$ref": REF + about.answer}}},
     }
+    if about.also:
+        answer["content"][about.also] = {"schema": {"type": "string"}}
     if about.stream is not None:
         answer["content"]["text/event-stream"] = {
             "schema": {

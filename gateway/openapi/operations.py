@@ -22,7 +22,8 @@ class Operation:
     the schema of a 200, by its name. stream: the schema of a stream's events, where the request may ask for one.
     others: statuses with another answer than an error. errors: statuses of the error object. scope: what the caller's
     key must be good for; empty: nothing in particular. kind: what a request is called where requests are recorded
-    (OpenTelemetry's `gen_ai.operation.name`); empty: they are not. media: the answer's media type."""
+    (OpenTelemetry's `gen_ai.operation.name`); empty: they are not. media: the answer's media type; also: another one
+    that may be asked for. query: parameters of the query and what they mean."""
 
     id: str
     summary: str
@@ -34,6 +35,8 @@ class Operation:
     scope: str = ""
     kind: str = ""
     media: str = "application/json"
+    query: Mapping[str, str] = field(default_factory=dict)
+    also: str = ""
 
 
 _ALWAYS: Final = frozenset({400, 500})
@@ -127,11 +130,20 @@ DELETE_CREDENTIAL: Final = Operation(
 )
 USAGE: Final = Operation(
     "listUsage",
-    "What the caller's account used, summed up by what `group_by` names: day, model, key, user, session, client, "
-    "agent, outcome.",
+    "What the caller's account used, summed up.",
     "Usages",
     _ALWAYS | {503},
     scope=identity.MANAGE,
+    query={
+        "from": "A day, a time or Unix seconds, in UTC; 30 days before `to` unless said.",
+        "to": "As `from`, not included; now unless said.",
+        "group_by": "Of day, model, key, user, session, client, agent, outcome, with commas between.",
+        **dict.fromkeys(("model", "key", "user", "session", "client", "agent", "outcome"), "Of this one alone."),
+        "limit": "How many groups; 1,000 unless said.",
+        "offset": "How many groups to leave out.",
+        "format": "json or csv; else as `Accept` says.",
+    },
+    also="text/csv",
 )
 LIST_AGENTS: Final = Operation(
     "listAgents", "The agents of the caller's account.", "Agents", _ALWAYS, scope=identity.MANAGE

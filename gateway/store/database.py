@@ -89,6 +89,17 @@ class Database:
             log.info("the database's connections were cut: %s", str(error) or type(error).__name__)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether a statement failed for the values that it was given, and would do so again; nothing is wrong with the
+    database then. error: what a transaction of `Database` raised."""
+    cause = error.__cause__ if isinstance(error, CallError) else error
+    if isinstance(cause, (IntegrityError, OverflowError, UnicodeError)):
+        return True
+    # SQLSTATE's class 22, "data exception": PostgreSQL's driver has no exception of its own for it.
+    state = getattr(getattr(cause, "orig", None), "sqlstate", None)
+    return isinstance(state, str) and state.startswith("22")
+
+
 def now() -> int:
     """This instant, in Unix seconds."""
     return int(time.time())

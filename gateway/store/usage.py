@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Integer, RowMapping, and_, case, cast, delete, func, select
+from sqlalchemy import ColumnElement, Integer, RowMapping, and_, case, cast, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.ledger.rows import Row
-from gateway.store.database import Database
-from gateway.store.schema import USAGE
+from gateway.store.database import Database, is_refusal
+from gateway.store.schema import ACCOUNTS, USAGE
 
 DAY_MS: Final = 86_400_000
 GROUPS: Final[Mapping[str, Any]] = {
@@ -49,6 +51,10 @@ _WIDTH: Final = len(USAGE.c)
 _ROW: Final = re.compile(r"(?<=VALUES )(\(.*\))(?= ON CONFLICT)")
 _PLACE: Final = re.compile(r"\$(\d+)")
 _TIMEOUT: Final = 60.0
+_BREATH: Final = 0.01
+"""Seconds between two deletions, for who else writes."""
+# Any number will do, as long as nobody else who uses the same database has it.
+_FORGETTING: Final = 7_372_746_578
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +83,27 @@ class UsageStore:
         self._insert = dialect.insert(USAGE).on_conflict_do_nothing(index_elements=["id"])
         self._statements: dict[int, str] = {}
 
-    async def add(self, rows: Sequence[Row]) -> None:
-        """Each once, however often it is added."""
+    async def add(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Each once, however often it is added. Returns those that the database will never take."""
+        refused: list[Row] = []
         for first in range(0, len(rows), _TRANSACTION):
+            refused += await self._add(rows[first : first + _TRANSACTION])
+        return refused
+
+    async def _add(self, rows: Sequence[Row]) -> Sequence[Row]:
+        try:
             async with self._database.writing(_TIMEOUT) as connection:
-                for some in _parts(rows[first : first + _TRANSACTION]):
+                for some in _parts(rows):
                     values = tuple(chain.from_iterable(map(msgspec.structs.astuple, some)))
                     await connection.exec_driver_sql(self._statement(len(some)), values)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            if len(rows) == 1:
+                return rows
+            half = len(rows) // 2
+            return [*await self._add(rows[:half]), *await self._add(rows[half:])]
+        return ()
 
     def _statement(self, size: int) -> str:
         """As the driver takes it: SQLAlchemy's own handling of values costs more than all the rest of a row. All rows
@@ -96,8 +116,15 @@ class UsageStore:
             known = self._statements[size] = f"{head}{rows}{tail}"
         return known
 
-    async def sums(self, which: Which, groups: Sequence[str], limit: int) -> list[dict[str, Any]]:
-        """By group, in the groups' order: the names of `groups`, `requests`, `failed`, `estimated` and `SUMS`."""
+    async def account(self, which: str) -> str:
+        """The id of an account, by its id or name; as given where there is none (any more)."""
+        query = select(ACCOUNTS.c.id).where(or_(ACCOUNTS.c.id == which, ACCOUNTS.c.name == which))
+        async with self._database.reading() as connection:
+            return (await connection.execute(query)).scalar() or which
+
+    async def sums(self, which: Which, groups: Sequence[str], limit: int, offset: int = 0) -> list[dict[str, Any]]:
+        """By group, in the groups' order, the first `offset` left out: the names of `groups`, `requests`, `failed`,
+        `estimated` and `SUMS`."""
         keys = [GROUPS[name].label(name) for name in groups]
         counted = [
             func.count().label("requests"),
@@ -105,23 +132,34 @@ class UsageStore:
             func.sum(case((USAGE.c.estimated, 1), else_=0)).label("estimated"),
             *(func.sum(USAGE.c[name]).label(name) for name in SUMS),
         ]
-        query = select(*keys, *counted).where(which.condition()).limit(limit)
+        query = select(*keys, *counted).where(which.condition()).limit(limit).offset(offset)
         if keys:
             query = query.group_by(*keys).order_by(*keys)
         async with self._database.reading(_TIMEOUT) as connection:
             found = await connection.execute(query)
             return [_plain(row, groups) for row in found.mappings()]
 
-    async def forget(self, which: Which) -> int:
-        """Deletes them, some at a time; returns how many."""
+    async def forget(self, which: Which, *, alone: bool = False) -> int:
+        """Deletes them, some at a time; returns how many. alone: not while another gateway does."""
         gone = 0
         while True:
-            some = select(USAGE.c.id).where(which.condition()).limit(_DELETED_AT_ONCE)
             async with self._database.writing(_TIMEOUT) as connection:
-                done = await connection.execute(delete(USAGE).where(USAGE.c.id.in_(some)))
+                if alone and not await self._alone(connection):
+                    return gone
+                some = select(USAGE.c.id, USAGE.c.at).where(which.condition()).order_by(USAGE.c.at)
+                found = (await connection.execute(some.limit(_DELETED_AT_ONCE))).all()
+                done = await connection.execute(delete(USAGE).where(USAGE.c.id.in_([row.id for row in found])))
             gone += done.rowcount
-            if done.rowcount < _DELETED_AT_ONCE:
+            if len(found) < _DELETED_AT_ONCE:
                 return gone
+            # On from there: what is before it has been looked at.
+            which = replace(which, since=found[-1].at)
+            await asyncio.sleep(_BREATH)
+
+    async def _alone(self, connection: AsyncConnection) -> bool:
+        if self._database.url.get_backend_name() == "sqlite":
+            return True  # its writers wait for each other
+        return bool((await connection.execute(select(func.pg_try_advisory_xact_lock(_FORGETTING)))).scalar_one())
 
 
 def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

@@ -12,10 +12,10 @@ from typing import Any
 import jsonschema
 import pytest
 from support import accounts, databases, services
-from support.accounts import ADMIN_KEY, CHAT_FILE_KEY, FILE_KEY, Bridge
+from support.accounts import ADMIN_KEY, CHAT_FILE_KEY, FILE_KEY, Bridge, trestle
 from support.client import ask
 from support.databases import PostgreSQL
-from support.upstream import PATIENCE, Reply, completion
+from support.upstream import Reply, completion
 
 from gateway.auth import new_key
 
@@ -300,21 +300,6 @@ async def test_the_description_of_the_api_tells_of_them(bridge: Bridge) -> None:
 def validator(document: dict[str, Any], name: str) -> jsonschema.Draft202012Validator:
     """For a schema of the description."""
     return jsonschema.Draft202012Validator({**document, "$ref": f"#/components/schemas/{name}"})
-
-
-async def trestle(*arguments: str, key: str = ADMIN_KEY) -> tuple[int, str, str]:
-    """Runs the command; its exit status, stdout and stderr."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "trestle", *arguments),
-        cwd=services.ROOT,
-        env={"TRESTLE_ADMIN_KEY": key},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(PATIENCE):
-        out, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), errors.decode()
 
 
 class TestTheCommands:

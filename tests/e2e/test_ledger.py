@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from support import accounts, services
-from support.accounts import Bridge, Gateway
+from support.accounts import Bridge, Gateway, trestle
 from support.chain import model
 from support.client import Client, ask
 from support.databases import PostgreSQL
@@ -142,6 +142,102 @@ async def test_every_target_that_was_asked_is_paid_for(tmp_path: Path) -> None:
         assert row["cost"] == pytest.approx(
             2 * (USAGE["prompt_tokens"] * 3 + USAGE["completion_tokens"] * 15) / 1_000_000
         )
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (b"x-session-id: a\xff\r\n", {}),
+        (b"x-client-id: " + b"a" * 4000 + b"\r\n", {}),
+        (b"", {"user": "a\0b"}),
+        (b"", {"model": "no\0body"}),
+        (b"", {"model": "m" * 5000}),
+        (b"", {"usage": {"prompt_tokens": 2**62, "completion_tokens": 2**62, "total_tokens": 2**63}}),
+    ],
+    ids=["bytes", "long-id", "nul", "nul-model", "long-model", "usage"],
+)
+async def test_no_request_stops_the_ledger(bridge: Bridge, headers: bytes, body: dict[str, Any]) -> None:
+    """What the database would not take, or the outbox could not write, is made fit: the rows behind it arrive."""
+    account = await bridge.account()
+    key = await bridge.key(account)
+    told = {**completion(), "usage": body.pop("usage", USAGE)}
+    if not headers and "model" not in body:
+        bridge.upstream.will(Reply.json(told))
+    await post_raw(bridge.first.service.address, key, headers, {**ask("scripted"), **body})
+    for _ in range(3):
+        assert await chat(bridge, key, Reply.json(completion())) == 200
+    assert sum(row["requests"] for row in await usage(bridge.first, 4, account=account)) == 4
+
+
+async def post_raw(address: str, key: str, headers: bytes, body: dict[str, Any]) -> None:
+    """A chat whose headers no client library would send."""
+    text = json.dumps(body).encode()
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
+    writer.write(head.encode() + headers + b"content-length: %d\r\n\r\n" % len(text) + text)
+    assert await reader.read()
+    writer.close()
+
+
+async def test_erasure_asks_whose(bridge: Bridge) -> None:
+    """What names nobody, or nothing yet, erases nothing."""
+    account = await bridge.account()
+    key = await bridge.key(account)
+    for user in ("", "u1", "u2"):
+        bridge.upstream.will(Reply.json(completion()))
+        body = {**ask("scripted"), **({"user": user} if user else {})}
+        assert (await bridge.first.ask("POST", "/v1/chat/completions", key, body)).status == 200
+    await usage(bridge.first, 3, account=account)
+    for wrong in ("", "user=", f"account={account}&user=", "to=2030-01-01", "model=scripted"):
+        assert (await bridge.first.manage("DELETE", f"/usage?{wrong}")).status == 400
+    for query, count in (("&to=1970-01-01", 0), ("&to=0", 0), ("&user=u1", 1), ("", 2)):
+        gone = await bridge.first.manage("DELETE", f"/usage?account={account}{query}")
+        assert (gone.status, gone.json["deleted"]) == (200, count)
+
+
+async def test_pages_and_the_csv_that_accept_asks_for(bridge: Bridge) -> None:
+    account = await bridge.account()
+    key = await bridge.key(account)
+    for user in ("=cmd()", "b", "c"):
+        bridge.upstream.will(Reply.json(completion()))
+        answer = await bridge.first.ask("POST", "/v1/chat/completions", key, {**ask("scripted"), "user": user})
+        assert answer.status == 200
+    await usage(bridge.first, 3, account=account)
+    pages = [
+        (await bridge.first.ask("GET", f"/v1/usage?group_by=user&limit=2&offset={offset}", key)).json
+        for offset in (0, 2)
+    ]
+    assert [[row["user"] for row in page["data"]] for page in pages] == [["=cmd()", "b"], ["c"]]
+    assert [page["has_more"] for page in pages] == [True, False]
+    answer = await bridge.first.ask("GET", "/v1/usage?group_by=user", key, accept="text/csv")
+    assert [row["user"] for row in csv.DictReader(io.StringIO(answer.body.decode()))] == ["'=cmd()", "b", "c"]
+
+
+async def test_a_key_that_may_not_ask_leaves_a_row_too(bridge: Bridge) -> None:
+    account = await bridge.account()
+    for members in ({"scopes": ["embeddings"]}, {"models": ["other"]}):
+        assert await chat(bridge, await bridge.key(account, **members), None) == 403
+    (row,) = await usage(bridge.first, 2, account=account, group_by="outcome")
+    assert (row["outcome"], row["requests"], row["input_tokens"]) == ("refused", 2, 0)
+
+
+async def test_the_command(bridge: Bridge) -> None:
+    account = await bridge.account()
+    key = await bridge.key(account)
+    for _ in range(2):
+        assert await chat(bridge, key, Reply.json(completion())) == 200
+    await usage(bridge.first, 2, account=account)
+    at = ("--url", f"http://{bridge.first.admin}", "--account", account, "--by", "model")
+    status, out, errors = await trestle("usage", *at)
+    head, line = (each.split() for each in out.splitlines())
+    assert (status, errors, head[:3]) == (0, "", ["model", "requests", "failed"])
+    assert line[:5] == ["scripted", "2", "0", str(2 * USAGE["prompt_tokens"]), str(2 * USAGE["completion_tokens"])]
+    status, out, _ = await trestle("usage", *at, "--csv")
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert (status, row["model"], row["requests"], row["estimated"]) == (0, "scripted", "2", "0")
+    status, _, errors = await trestle("usage", *at, "--from", "yesterday")
+    assert (status, "expected a day" in errors) == (1, True)
 
 
 class Alone:

@@ -118,3 +118,18 @@ async def _ask(address: str, method: str, path: str, key: str, body: Any, header
     shown = {"authorization": f"Bearer {key}"} if key else {}
     async with Client(address, shown) as client:
         return await client.ask(method, path, None if body is None else json.dumps(body).encode(), **headers)
+
+
+async def trestle(*arguments: str, key: str = ADMIN_KEY) -> tuple[int, str, str]:
+    """Runs the command; its exit status, stdout and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *services.run("trestle", *arguments),
+        cwd=services.ROOT,
+        env={"TRESTLE_ADMIN_KEY": key},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE):
+        out, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), errors.decode()

@@ -31,6 +31,8 @@ def _usage(admin: Admin, options: argparse.Namespace) -> None:
     query = urlencode({name: value for name, value in asked.items() if value is not None})
     found = admin.get(f"/usage?{query}")
     rows = found["data"]
+    if found["has_more"]:
+        print(f"trestle: there are more than these {len(rows)} groups", file=sys.stderr)
     if options.csv:
         if rows:
             writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")

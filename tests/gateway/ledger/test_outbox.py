@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def row(name: str) -> Row:
 
 
 def ids(outbox: Outbox) -> list[str]:
-    return [each.id for file in outbox.sealed() for each in outbox.read(file)]
+    return [each.id for file in outbox.sealed() for each in outbox.read(file)[0]]
 
 
 def test_rows_come_out_as_they_went_in_once_they_are_sealed(tmp_path: Path) -> None:
@@ -78,6 +79,7 @@ def test_half_a_row_is_passed_over(tmp_path: Path) -> None:
     (file,) = outbox.sealed()
     file.write_bytes(file.read_bytes()[:-20])
     assert ids(outbox) == ["1"]
+    assert outbox.read(file)[1] == 1
     outbox.close()
 
 
@@ -104,6 +106,28 @@ def test_it_holds_no_more_than_it_may(tmp_path: Path) -> None:
     outbox.seal()
     with pytest.raises(OutboxFullError):
         outbox.append([row(str(number)) for number in range(10)])
-    outbox.remove(outbox.sealed()[0])
+    outbox.append([row("last")], beyond=True)
+    outbox.seal()
+    assert ids(outbox) == ["1", "last"]
+    for file in outbox.sealed():
+        outbox.remove(file)
     outbox.append([row("2")])
     outbox.close()
+
+
+def test_nobody_sees_a_lock_that_is_not_held(tmp_path: Path) -> None:
+    """Else who is being born could be taken for dead, and what it writes would be nobody's."""
+    living = Outbox(tmp_path, MOST)
+    seen: list[str] = []
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "fcntl.flock" and arguments[1] & fcntl.LOCK_EX and not seen:
+            seen.extend(file.name for file in tmp_path.glob("*.lock"))
+
+    sys.addaudithook(look)
+    newborn = Outbox(tmp_path, MOST)
+    assert len(seen) == 1  # the other one's
+    assert len(list(tmp_path.glob("*.lock"))) == 2
+    assert living.adopt() == 0
+    newborn.close()
+    living.close()
