@@ -28,11 +28,12 @@ _PATIENCE: Final = 2.0
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """max_header_bytes: the longest request line, and the longest header, taken. max_connections: how many there may
-    be. stall_timeout: seconds for which a client may read nothing of its answer. drain_timeout: seconds that open
-    answers have at the end."""
+    be. head_timeout: seconds that a connection may stand without a request whose head is whole. stall_timeout: seconds
+    for which a client may read nothing of its answer. drain_timeout: seconds that open answers have at the end."""
 
     max_header_bytes: int
     max_connections: int
+    head_timeout: float
     stall_timeout: float
     drain_timeout: float
 
@@ -54,6 +55,7 @@ class Listener:
             bounds,
             handler_cancellation=True,  # a request ends when its client is gone
             access_log=None,
+            keepalive_timeout=bounds.head_timeout,  # before the first request, and between two
             max_line_size=bounds.max_header_bytes,
             max_field_size=bounds.max_header_bytes,
         )

@@ -212,7 +212,11 @@ def _listener(
     context: ssl.SSLContext | None,
 ) -> Listener:
     bounds = Bounds(
-        settings.max_header_bytes, settings.max_connections, settings.stall_timeout, settings.drain_timeout
+        settings.max_header_bytes,
+        settings.max_connections,
+        settings.head_timeout,
+        settings.stall_timeout,
+        settings.drain_timeout,
     )
     return Listener(answer, bounds, context)
 

@@ -57,7 +57,8 @@ class Network:
 class Attempt:
     """One call to one target. single: it has one response. began: the target has said that it answers; spoke: content
     has come, or the end. usage: what it told of before its content. error: why it failed. lost: it was given up for a
-    target that spoke first. late: why our own limits ended it; empty while they have not."""
+    target that spoke first. late: why our own limits ended it; empty while they have not. tries: how often the worker
+    asked its upstream, as far as it has said so."""
 
     __slots__ = (
         "_first_token",
@@ -74,6 +75,7 @@ class Attempt:
         "single",
         "spoke",
         "target",
+        "tries",
         "usage",
         "worker",
     )
@@ -92,6 +94,7 @@ class Attempt:
         self.usage: chat_pb2.Usage | None = None
         self.error: CallError | None = None
         self.late = ""
+        self.tries = 1
         self._first_token = first_token
         self._idle = idle
         self._timer: asyncio.TimerHandle | None = None
@@ -110,6 +113,7 @@ class Attempt:
             response = await (self.call.single() if self.single else self.call.read())
         except CallError as error:
             self.error = CallError(Reason.UPSTREAM_TIMEOUT, self.late) if self.late else error
+            self.tries = error.attempts
             raise self.error from None
         if response is None:
             return None
@@ -220,7 +224,7 @@ class RoutedCall:
     @property
     def spent(self) -> bool:
         """Whether our own tries have been several, so that another round of them would only multiply the load."""
-        return len(self.attempts) > 1 or any(a.error is not None and a.error.attempts > 1 for a in self.attempts)
+        return sum(attempt.tries for attempt in self.attempts) > 1
 
     async def single(self) -> Any:
         """The response of a method that has one, from the first target that gives it. Raises `CallError`."""
@@ -244,19 +248,21 @@ class RoutedCall:
 
     async def headers(self) -> dict[str, str]:
         """What the answer's HTTP headers say of its way here. Ask once a response has come."""
-        headers = self.attempt_headers()
         ignored = list(self.ignored)
         if self._open is not None:
             for name, value in await self._open.call.initial_metadata() or ():
                 if name == _IGNORED_PARAMS:
                     ignored += (value if isinstance(value, str) else value.decode("ascii", "replace")).split(",")
+                elif name == ATTEMPTS and value.isdigit():
+                    self._open.tries = int(value)
+        headers = self.attempt_headers()
         if ignored:
             headers[_IGNORED_PARAMS] = ",".join(dict.fromkeys(ignored))
         return headers
 
     def attempt_headers(self) -> dict[str, str]:
-        """How many targets were asked."""
-        return {ATTEMPTS: str(len(self.attempts))}
+        """How often anybody was asked: targets, and upstreams once more by a target's worker itself."""
+        return {ATTEMPTS: str(sum(attempt.tries for attempt in self.attempts))}
 
     def move_on(self, error: CallError) -> bool:
         """Takes note of the failure; true when the next target may be asked: it may help, and time is left."""

@@ -22,6 +22,7 @@ _ABOVE_ZERO: Final = (
     "max_timeout",
     "keep_alive_interval",
     "stall_timeout",
+    "head_timeout",
     "body_timeout",
     "max_body_bytes",
     "max_message_bytes",
@@ -34,7 +35,7 @@ NEEDS_RESTART: Final = (
     "reuse_port",
     "max_header_bytes",
     "max_connections",
-    "body_timeout",
+    "head_timeout",
     "stall_timeout",
     "database",
     "admin",
@@ -226,8 +227,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     itself (its own ListModels). timeout: seconds a request may take in all, unless it says otherwise itself
     (`x-request-timeout`, `grpc-timeout`), which it may up to max_timeout. keep_alive_interval: seconds of silence
     before a comment is sent on a stream. stall_timeout: seconds for which a client may read nothing of its answer.
-    breaker: when targets are rested. retries: how many more may be asked. body_timeout: seconds for which a client may
-    send nothing of a request that it has begun. max_connections: how many clients may be connected. After SIGTERM:
+    breaker: when targets are rested. retries: how many more may be asked. head_timeout: seconds that a connection may
+    stand without a request whose head is whole. body_timeout: seconds for which a client may send nothing of a body
+    that it has begun; all of it has `timeout`. max_connections: how many clients may be connected. After SIGTERM:
     drain_delay seconds of going on while `/readyz` says no, then drain_timeout for open answers to finish. reuse_port:
     lets several gateways share the port. max_body_bytes: the largest request body; max_header_bytes: the longest
     request line, and the longest header. max_tools: how many tools a request may offer. max_requests: how many are
@@ -253,6 +255,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     stall_timeout: float = 120.0
     breaker: BreakerSettings = BreakerSettings()
     retries: RetrySettings = RetrySettings()
+    head_timeout: float = 75.0
     body_timeout: float = 30.0
     drain_delay: Seconds = 0.0
     drain_timeout: Seconds = 30.0

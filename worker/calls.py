@@ -22,6 +22,7 @@ log: Final = logging.getLogger("worker")
 STATUS_CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 _FAILED: Final = frozenset({"UNAVAILABLE", "INTERNAL", "RESOURCE_EXHAUSTED"})
 IGNORED_PARAMS: Final = "x-trestle-ignored-params"
+ATTEMPTS: Final = "x-trestle-attempts"
 _MAX_HEADER: Final = 2048
 _CREDENTIAL: Final = "x-trestle-credential-bin"  # as trestle.sealed says, which only who unseals need import
 _NO_RETRY: Final = ("grpc-retry-pushback-ms", "-1")
@@ -38,11 +39,14 @@ class CallMetadata:
     the account's own, sealed; empty where it brings none. request_id: empty when the caller gave none. strict: an
     ignored parameter is an error. may_retry: no other target waits, so retries are this worker's business. deadline: an
     instant of the loop's clock by which the call must have ended, a little before gRPC's own, so that its status and
-    details still arrive; None for none. usage: what was used so far. upstream: who was asked, by
-    its name; empty while nobody was. status: what it ended with, by its name in gRPC.
+    details still arrive; None for none. usage: what was used so far. upstream: who was asked, by its name; empty while
+    nobody was. status: what it ended with, by its name in gRPC. notes: what the answer's beginning is to say of it.
+    retries: how often an upstream was asked once more.
     """
 
     __slots__ = (
+        "_begun",
+        "_context",
         "_since",
         "account",
         "caller",
@@ -51,8 +55,10 @@ class CallMetadata:
         "deadline",
         "direct",
         "may_retry",
+        "notes",
         "request",
         "request_id",
+        "retries",
         "session",
         "status",
         "strict",
@@ -63,6 +69,10 @@ class CallMetadata:
     def __init__(self, context: Context, request: Any) -> None:
         now = asyncio.get_running_loop().time()
         self._since = now
+        self._context = context
+        self._begun = False
+        self.notes: tuple[tuple[str, str], ...] = ()
+        self.retries = 0
         self.request = request
         self.caller, trusted = caller.get()
         self.direct = not trusted
@@ -107,6 +117,18 @@ class CallMetadata:
     def seconds(self) -> float:
         """Since it began."""
         return asyncio.get_running_loop().time() - self._since
+
+    async def begin(self) -> None:
+        """The answer begins: its initial metadata leave, if they have anything to say. Not before: after them gRPC no
+        longer tries again by itself, which a caller may have asked it to."""
+        if self._begun:
+            return
+        self._begun = True
+        notes = self.notes
+        if self.retries:
+            notes = (*notes, (ATTEMPTS, str(1 + self.retries)))
+        if notes:
+            await self._context.send_initial_metadata(notes)
 
     def record(self) -> None:
         """Writes down who called and what it used."""
@@ -234,8 +256,9 @@ def _gone() -> asyncio.CancelledError:
     return asyncio.CancelledError("the caller is gone")
 
 
-async def tell_ignored(ignored: Sequence[str], family: str, context: Context, call: CallMetadata) -> None:
-    """Says at once which parameters are not honoured (WIRE 21). Raises `CallError` when the caller is strict."""
+def note_ignored(ignored: Sequence[str], family: str, call: CallMetadata) -> None:
+    """Has the answer's beginning say which parameters are not honoured (WIRE 21). Raises `CallError` when the caller is
+    strict."""
     if not ignored:
         return
     if call.strict:
@@ -245,7 +268,7 @@ async def tell_ignored(ignored: Sequence[str], family: str, context: Context, ca
             param=ignored[0],
             code="unsupported_parameter",
         )
-    await context.send_initial_metadata(((IGNORED_PARAMS, _header(ignored)),))
+    call.notes = ((IGNORED_PARAMS, _header(ignored)),)
 
 
 def _header(names: Sequence[str]) -> str:

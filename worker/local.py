@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from trestle.errors import CallError
 from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moderation_pb2
-from worker.calls import CallMetadata, Calls, Context, need, tell_ignored, unimplemented
+from worker.calls import CallMetadata, Calls, Context, need, note_ignored, unimplemented
 from worker.family import LocalFamily, Wait
 from worker.out import R
 
@@ -29,7 +29,8 @@ class LocalService:
     ) -> chat_pb2.ChatResponse:
         need(bool(request.model), "model")
         need(bool(request.messages), "messages")
-        await tell_ignored(self._family.ignored_params(request), self._family.name, context, call)
+        note_ignored(self._family.ignored_params(request), self._family.name, call)
+        await call.begin()
         steps = self._family.answer(request)
         whole = None if request.stream else chat_pb2.ChatResponse()
         return await _play(steps, context, whole, call)
@@ -52,14 +53,13 @@ class LocalService:
         self, request: embedding_pb2.EmbedRequest, context: Context
     ) -> embedding_pb2.EmbedResponse:
         call = CallMetadata(context, request)
-        return await self._calls.run(self._embed(request, context, call), context, call)
+        return await self._calls.run(self._embed(request, call), context, call)
 
-    async def _embed(
-        self, request: embedding_pb2.EmbedRequest, context: Context, call: CallMetadata
-    ) -> embedding_pb2.EmbedResponse:
+    async def _embed(self, request: embedding_pb2.EmbedRequest, call: CallMetadata) -> embedding_pb2.EmbedResponse:
         need(bool(request.model), "model")
         need(bool(request.inputs), "input")
-        await tell_ignored(self._family.ignored_embed_params(request), self._family.name, context, call)
+        note_ignored(self._family.ignored_embed_params(request), self._family.name, call)
+        await call.begin()
         response = self._family.embed(request)
         call.usage = response.usage
         return response

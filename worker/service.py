@@ -22,7 +22,7 @@ from worker.calls import (
     drop_foreign_seals,
     log,
     need,
-    tell_ignored,
+    note_ignored,
     unimplemented,
 )
 from worker.family import CompletesText, Decoder, Embeds, HttpRequest, Moderates, RemoteFamily
@@ -71,7 +71,7 @@ class RemoteService:
         family = self._family
         client = self._client(request.upstream, call)
         drop_foreign_seals(request, family.name)
-        await tell_ignored(family.ignored_params(request, client.upstream), family.name, context, call)
+        note_ignored(family.ignored_params(request, client.upstream), family.name, call)
 
         async def answer(single: chat_pb2.ChatRequest, out: Out[chat_pb2.ChatResponse]) -> None:
             encoded = family.encode_chat(single, client.upstream)
@@ -80,6 +80,7 @@ class RemoteService:
 
         out = Out(chat_pb2.ChatResponse(), context if request.stream else None)
         if request.sampling.n > 1 and not family.native_n:
+            await call.begin()  # who is asked several times at once begins once
             call.usage = await fan_out(request, answer, out)
         else:
             await answer(request, out)
@@ -108,18 +109,16 @@ class RemoteService:
         self, request: embedding_pb2.EmbedRequest, context: Context
     ) -> embedding_pb2.EmbedResponse:
         call = CallMetadata(context, request)
-        return await self._calls.run(self._embed(request, context, call), context, call)
+        return await self._calls.run(self._embed(request, call), context, call)
 
-    async def _embed(
-        self, request: embedding_pb2.EmbedRequest, context: Context, call: CallMetadata
-    ) -> embedding_pb2.EmbedResponse:
+    async def _embed(self, request: embedding_pb2.EmbedRequest, call: CallMetadata) -> embedding_pb2.EmbedResponse:
         need(bool(request.model), "model")
         need(bool(request.inputs), "input")
         if self._embeds is None:
             raise unimplemented(self._family.name, "embeddings")
         client = self._client(request.upstream, call)
         ignored = self._embeds.ignored_embed_params(request, client.upstream)
-        await tell_ignored(ignored, self._family.name, context, call)
+        note_ignored(ignored, self._family.name, call)
         body = await self._whole(client, self._embeds.encode_embed(request, client.upstream), call)
         with _said_by(client):
             response = self._embeds.decode_embed(body, request)
@@ -195,6 +194,7 @@ class RemoteService:
         async with client.capacity:
             answer = await self._open(client, request, call)
             try:
+                await call.begin()
                 return await answer.read_all(client.upstream.settings.max_answer_bytes)
             finally:
                 answer.close()
@@ -216,6 +216,7 @@ class RemoteService:
                 answer = await self._open(client, request, call)
                 more = False
                 try:
+                    await call.begin()
                     if _in_one_piece(stream, answer):
                         response = out.new()
                         body = await answer.read_all(settings.max_answer_bytes)
@@ -260,6 +261,7 @@ class RemoteService:
                 )
             await asyncio.sleep(pause)
             attempt += 1
+            call.retries += 1
 
     async def _try(self, client: UpstreamClient[Any], request: HttpRequest, call: CallMetadata) -> UpstreamAnswer:
         answer = await client.open(request, {"x-request-id": call.request_id} if call.request_id else {})
@@ -311,7 +313,7 @@ async def _relay(
                 return True
             if chunks:
                 await out.send(response)
-    if not limit.heard and answer.clean_end and "text/event-stream" not in answer.headers.get("content-type", ""):
+    if not limit.heard and answer.clean_end and not _is_events(answer):
         raise CallError(Reason.UPSTREAM_PROTOCOL, "The upstream's answer is neither events nor JSON.")
     response = out.new()
     decoder.close(answer.clean_end, response.chunks)
@@ -336,9 +338,13 @@ def _said_by(client: UpstreamClient[Any]) -> Iterator[None]:
 def _in_one_piece(stream: bool, answer: UpstreamAnswer) -> bool:
     """Whether the body is one JSON answer; an upstream may answer in the other form than was asked for. Raises
     `CallError` (UPSTREAM_PROTOCOL) for a web page: a proxy's, or a base_url that leads astray."""
+    if _is_events(answer):
+        return False
     content_type = answer.headers.get("content-type", "").lower()
     if "text/html" in content_type:
         raise CallError(Reason.UPSTREAM_PROTOCOL, "The upstream answered with a web page.")
-    if "text/event-stream" in content_type:
-        return False
     return not stream or "application/json" in content_type
+
+
+def _is_events(answer: UpstreamAnswer) -> bool:
+    return "text/event-stream" in answer.headers.get("content-type", "").lower()

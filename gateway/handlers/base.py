@@ -28,6 +28,7 @@ from trestle.v1 import chat_pb2
 
 _MOST_IGNORED: Final = 20
 _PATIENCE: Final = 30.0
+_WHOLE: Final = 60.0
 Namespaces = Callable[[str], Namespace]
 """An account's id -> what it added."""
 
@@ -46,10 +47,9 @@ A = TypeVar("A", bound=Ask)
 
 class Bridge:
     """From an exchange to the call it becomes. namespaces: what each account added. sessions: who is told what
-    happens in them. timeout, max_timeout: seconds a
-    request may take in all, and may ask for. max_body_bytes: the largest body taken; body_timeout: seconds
-    for which nothing of it may come; max_tools: how many tools one may
-    offer."""
+    happens in them. timeout, max_timeout: seconds a request may take in all, and may ask for. max_body_bytes: the
+    largest body taken; body_timeout: seconds for which nothing of it may come, while all of it has `timeout`.
+    max_tools: how many tools one may offer."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Bridge:
     async def ask(self, exchange: Exchange, decode: Callable[[bytes], A], *, chat: bool = False) -> A:
         """The decoded body, which may be asked for: of a chat, as an agent and a model's defaults make it. Raises
         `CallError` for a body that is none, or a model that the key may not use."""
-        body = await read_body(exchange, self._max_body_bytes, self._body_timeout)
+        body = await read_body(exchange, self._max_body_bytes, self._body_timeout, self._timeout)
         ask = decode(body)
         if exchange.record is not None:
             exchange.record.model = ask.model
@@ -160,9 +160,10 @@ class Bridge:
         return await self._catalogue.resolve_added(added.route, model)
 
 
-async def read_body(exchange: Exchange, limit: int, patience: float = _PATIENCE) -> bytes:
-    """The whole body, once. limit: bytes; patience: seconds for which nothing of it may come. Raises `CallError`:
-    REQUEST_TOO_LARGE, unread where the request says its size; INVALID_REQUEST (408) for one that does not go on."""
+async def read_body(exchange: Exchange, limit: int, patience: float = _PATIENCE, whole: float = _WHOLE) -> bytes:
+    """The whole body, once. limit: bytes; patience: seconds for which nothing of it may come; whole: seconds that all
+    of it has. Raises `CallError`: REQUEST_TOO_LARGE, unread where the request says its size; INVALID_REQUEST (408) for
+    one that does not come in time."""
     size = exchange.http.content_length
     if size is not None and size > limit:
         raise too_large(limit)
@@ -172,15 +173,18 @@ async def read_body(exchange: Exchange, limit: int, patience: float = _PATIENCE)
     content = exchange.http.content
     pieces: list[bytes] = []
     taken = 0
+    end = 0.0
     while True:
         if content.is_eof():
             piece = await content.readany()
         else:
+            now = asyncio.get_running_loop().time()
+            end = end or now + whole
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout_at(min(now + patience, end)):
                     piece = await content.readany()
             except TimeoutError:
-                raise _unfinished(patience) from None
+                raise _unfinished() from None
         if not piece:
             return b"".join(pieces)
         taken += len(piece)
@@ -189,9 +193,8 @@ async def read_body(exchange: Exchange, limit: int, patience: float = _PATIENCE)
         pieces.append(piece)
 
 
-def _unfinished(patience: float) -> CallError:
-    message = f"The request's body did not go on for {patience:g} seconds."
-    return CallError(Reason.INVALID_REQUEST, message, code=UNFINISHED)
+def _unfinished() -> CallError:
+    return CallError(Reason.INVALID_REQUEST, "The request's body did not come in time.", code=UNFINISHED)
 
 
 async def _expected(http: web.BaseRequest) -> None:

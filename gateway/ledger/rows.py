@@ -125,6 +125,8 @@ def _attempts(used: Sequence[tuple[Attempt, chat_pb2.Usage | None]]) -> str:
             one["reason"] = attempt.error.reason.value
         if attempt.lost:
             one["lost"] = True
+        if attempt.tries > 1:
+            one["tries"] = attempt.tries
         if usage is not None:
             one["input_tokens"], one["output_tokens"] = usage.input_tokens, usage.output_tokens
             if usage.estimated:

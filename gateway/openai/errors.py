@@ -49,7 +49,7 @@ _STATUS: Final[Mapping[int, int]] = {
 STATUSES: Final = frozenset(_STATUS.values()) - {499} | {408, 413, 502}
 """Every HTTP status that a call may fail with; 499 is for logs only."""
 UNFINISHED: Final = "request_timeout"
-"""The code of a request whose body did not go on."""
+"""The code of a request whose body did not come in time."""
 _UPSTREAMS_FAULT: Final = frozenset(
     {
         Reason.UPSTREAM_PROTOCOL,

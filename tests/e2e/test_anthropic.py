@@ -163,6 +163,15 @@ async def test_ignored_parameters_are_named(client: Client, claude: ScriptedUpst
     assert (strict.status, strict.error()["param"]) == (400, "seed")
 
 
+async def test_ignored_parameters_are_named_after_another_try(client: Client, claude: ScriptedUpstream) -> None:
+    claude.will(Reply.json({"type": "error", "error": {"type": "overloaded_error", "message": "Busy."}}, 529))
+    claude.will(Reply.sse(streamed(message(TEXT))))
+    stream = await client.stream(ask(seed=1))
+    assert (stream.text(), stream.done) == ("Hello.", True)
+    named = [stream.headers[name] for name in ("x-trestle-ignored-params", "x-trestle-attempts")]
+    assert named == ["seed", "2"]
+
+
 async def test_several_choices_are_several_calls(client: Client, claude: ScriptedUpstream) -> None:
     claude.will(Reply.json(message(TEXT)), Reply.json(message(TEXT)))
     answer = (await client.chat(ask(n=2))).json

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,14 @@ SECRET = b"sk-not-to-be-logged"
 @dataclass(frozen=True)
 class Bridge:
     """small: a gateway whose own limits are soon met. wide: one with the usual ones. crowded: one that asks its worker
-    one thing at a time. The upstreams `alone` and `one-waits` are asked so too; at the second one one may wait."""
+    one thing at a time; worker: that one's address. The upstreams `alone` and `one-waits` are asked so
+    too; at the second one one may wait."""
 
     upstream: ScriptedUpstream
     small: Service
     wide: Service
     crowded: Service
+    worker: str
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -63,6 +65,7 @@ async def bridge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Brid
             await gateway("small", limits),
             await gateway("wide", {}),
             await gateway("crowded", {}, max_calls=1, queue=0),
+            worker.address,
         )
 
 
@@ -202,17 +205,79 @@ async def test_calls_of_a_worker(bridge: Bridge) -> None:
         assert (await client.chat(ask("m"))).status == 200
 
 
-async def test_a_body_that_does_not_go_on(tmp_path: Path, bridge: Bridge) -> None:
-    settings = {"workers": {"openai": "127.0.0.1:1"}, "body_timeout": 0.2}
-    async with services.gateway(settings, tmp_path, "impatient") as gateway:
-        reader, writer = await asyncio.open_connection(*gateway.address.split(":"))
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+async def connect(service: Service) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(*service.address.split(":"))
+
+
+async def all_from(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the connection is closed, be it by a reset, as when bytes that were sent are not read."""
+    said = b""
+    with suppress(ConnectionResetError):
+        while piece := await reader.read(8192):
+            said += piece
+    return said
+
+
+async def while_trickling(writer: asyncio.StreamWriter, answer: Coroutine[Any, Any, bytes]) -> bytes:
+    """The answer, that comes while bytes are sent now and then."""
+    coming = asyncio.create_task(answer)
+    while not coming.done():
+        writer.write(b"x")
+        await asyncio.wait((coming,), timeout=0.05)
+    return await coming
+
+
+@pytest.mark.parametrize(
+    ("settings", "trickles"),
+    [
+        pytest.param({"body_timeout": 0.3}, False, id="stops"),
+        pytest.param({"timeout": 0.5}, True, id="trickles"),
+    ],
+)
+async def test_a_body_that_does_not_come(settings: dict[str, float], trickles: bool, tmp_path: Path) -> None:
+    async with services.gateway({"workers": {"w": "127.0.0.1:1"}, **settings}, tmp_path, "impatient") as gateway:
+        reader, writer = await connect(gateway)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{")
+        answer = reader.readuntil(b"}}")
         async with asyncio.timeout(PATIENCE):
-            head = await reader.readuntil(b"\r\n\r\n")
-            error = json.loads(await reader.readuntil(b"}}"))["error"]
-        writer.close()
+            said = await (while_trickling(writer, answer) if trickles else answer)
+        writer.transport.abort()
+    head, _, body = said.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 408 ")
-    assert error["code"] == "request_timeout"
+    assert json.loads(body)["error"]["code"] == "request_timeout"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "trickles"),
+    [
+        pytest.param(b"", False, id="none"),
+        pytest.param(b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-a: ", True, id="trickles"),
+        pytest.param(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", False, id="no other one"),
+    ],
+)
+async def test_a_head_that_does_not_come(beginning: bytes, trickles: bool, tmp_path: Path) -> None:
+    async with services.gateway({"workers": {"w": "127.0.0.1:1"}, "head_timeout": 0.3}, tmp_path, "brisk") as gateway:
+        reader, writer = await connect(gateway)
+        writer.write(beginning)
+        async with asyncio.timeout(PATIENCE):
+            said = await (while_trickling(writer, all_from(reader)) if trickles else all_from(reader))
+        writer.transport.abort()
+    assert said.startswith(b"HTTP/1.1 200 ") if beginning.endswith(b"\r\n\r\n") else not said
+
+
+async def test_no_head_is_awaited_while_there_is_an_answer(tmp_path: Path, bridge: Bridge) -> None:
+    settings = {"workers": {"openai": bridge.worker}, "head_timeout": 0.3}
+    async with services.gateway(settings, tmp_path, "brisk") as gateway, Client(gateway.address) as client:
+        gate, reply = held()
+        bridge.upstream.will(reply)
+        async with client.open(ask("m")) as stream:
+            await stream.text("Hel")
+            reader, writer = await connect(gateway)
+            async with asyncio.timeout(PATIENCE):
+                assert await reader.read() == b""
+            writer.close()
+            gate.set()
+            assert (await stream.rest()).done
 
 
 async def test_connections(tmp_path: Path) -> None:

@@ -28,15 +28,18 @@ class Two:
         self.address = gateway.address
         self.first = first
         self.second = second
+        self.attempts = ""  # of the last good answer, as it says itself
 
     async def text(self, streamed: bool, **headers: str) -> str:
         """The text of an answer that must be a good one."""
         if streamed:
             stream = await self.client.stream(ask("m"), **headers)
             assert stream.done, stream.error
+            self.attempts = stream.headers["x-trestle-attempts"]
             return stream.text()
         answer = await self.client.chat(ask("m"), **headers)
         assert answer.status == 200, answer.body
+        self.attempts = answer.headers["x-trestle-attempts"]
         text: str = answer.json["choices"][0]["message"]["content"]
         return text
 
@@ -80,6 +83,7 @@ async def test_the_worker_tries_again(tmp_path: Path, streamed: bool) -> None:
         two.first.will(BUSY, BUSY, good(streamed))
         assert await two.text(streamed) == "Good."
         assert len(two.first.requests) == 3
+        assert two.attempts == "3"
 
 
 async def test_tries_that_are_spent_are_said(tmp_path: Path) -> None:
@@ -87,7 +91,18 @@ async def test_tries_that_are_spent_are_said(tmp_path: Path) -> None:
         two.first.will(BUSY, BUSY)
         answer = await two.client.chat(ask("m"))
         assert (answer.status, answer.headers["x-should-retry"]) == (503, "false")
+        assert answer.headers["x-trestle-attempts"] == "2"
         assert len(two.first.requests) == 2
+
+
+@both_ways
+async def test_tries_of_both_layers_are_counted(tmp_path: Path, streamed: bool) -> None:
+    """Another target, and there the worker once more, as no other one waits."""
+    async with route(tmp_path, upstream={"retries": 1}) as two:
+        two.first.will(BUSY)
+        two.second.will(BUSY, good(streamed))
+        assert await two.text(streamed) == "Good."
+        assert two.attempts == "3"
 
 
 @both_ways

@@ -31,7 +31,7 @@ async def test_a_client_that_is_gone_is_no_failure_of_ours(caplog: pytest.LogCap
         return answer
 
     edge = Edge(Table([Endpoint("GET", "/", handler)]), Keyring(None), CorsSettings(), Places())
-    listener = Listener(edge.answer, Bounds(8192, 10, 10.0, 1.0))
+    listener = Listener(edge.answer, Bounds(8192, 10, 10.0, 10.0, 1.0))
     address = await listener.listen("listen", "127.0.0.1:0")
     with caplog.at_level(logging.WARNING):
         async with aiohttp.ClientSession() as session, session.get(f"http://{address}/") as response:

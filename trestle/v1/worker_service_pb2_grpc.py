@@ -39,8 +39,9 @@ class WorkerServiceStub:
     x-trestle-strict             "true": a parameter the family ignores is INVALID_ARGUMENT
     x-trestle-attempts-left      "0": the worker may retry by itself; more: other targets wait, so it does not
     x-account-id, x-session-id, x-client-id
-    Initial metadata of the answer, sent when not empty:
+    Initial metadata of the answer, each sent when there is something to say, with the answer's beginning:
     x-trestle-ignored-params     names of the parameters the family ignored, with commas between
+    x-trestle-attempts           how often the upstream was asked, where that was more than once
     """
 
     def __init__(self, channel):
@@ -86,8 +87,9 @@ class WorkerServiceServicer:
     x-trestle-strict             "true": a parameter the family ignores is INVALID_ARGUMENT
     x-trestle-attempts-left      "0": the worker may retry by itself; more: other targets wait, so it does not
     x-account-id, x-session-id, x-client-id
-    Initial metadata of the answer, sent when not empty:
+    Initial metadata of the answer, each sent when there is something to say, with the answer's beginning:
     x-trestle-ignored-params     names of the parameters the family ignored, with commas between
+    x-trestle-attempts           how often the upstream was asked, where that was more than once
     """
 
     def Chat(self, request, context):
@@ -171,8 +173,9 @@ class WorkerService:
     x-trestle-strict             "true": a parameter the family ignores is INVALID_ARGUMENT
     x-trestle-attempts-left      "0": the worker may retry by itself; more: other targets wait, so it does not
     x-account-id, x-session-id, x-client-id
-    Initial metadata of the answer, sent when not empty:
+    Initial metadata of the answer, each sent when there is something to say, with the answer's beginning:
     x-trestle-ignored-params     names of the parameters the family ignored, with commas between
+    x-trestle-attempts           how often the upstream was asked, where that was more than once
     """
 
     @staticmethod

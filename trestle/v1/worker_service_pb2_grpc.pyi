@@ -40,8 +40,9 @@ class WorkerServiceStub:
       x-trestle-strict             "true": a parameter the family ignores is INVALID_ARGUMENT
       x-trestle-attempts-left      "0": the worker may retry by itself; more: other targets wait, so it does not
       x-account-id, x-session-id, x-client-id
-    Initial metadata of the answer, sent when not empty:
+    Initial metadata of the answer, each sent when there is something to say, with the answer's beginning:
       x-trestle-ignored-params     names of the parameters the family ignored, with commas between
+      x-trestle-attempts           how often the upstream was asked, where that was more than once
     """
 
     @_typing.overload
@@ -70,8 +71,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
       x-trestle-strict             "true": a parameter the family ignores is INVALID_ARGUMENT
       x-trestle-attempts-left      "0": the worker may retry by itself; more: other targets wait, so it does not
       x-account-id, x-session-id, x-client-id
-    Initial metadata of the answer, sent when not empty:
+    Initial metadata of the answer, each sent when there is something to say, with the answer's beginning:
       x-trestle-ignored-params     names of the parameters the family ignored, with commas between
+      x-trestle-attempts           how often the upstream was asked, where that was more than once
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -96,8 +98,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
       x-trestle-strict             "true": a parameter the family ignores is INVALID_ARGUMENT
       x-trestle-attempts-left      "0": the worker may retry by itself; more: other targets wait, so it does not
       x-account-id, x-session-id, x-client-id
-    Initial metadata of the answer, sent when not empty:
+    Initial metadata of the answer, each sent when there is something to say, with the answer's beginning:
       x-trestle-ignored-params     names of the parameters the family ignored, with commas between
+      x-trestle-attempts           how often the upstream was asked, where that was more than once
     """
 
     @_abc_1.abstractmethod

@@ -49,6 +49,7 @@ class Tried:
     usage: chat_pb2.Usage | None = None
     began: bool = False
     lost: bool = False
+    tries: int = 1
 
 
 @dataclass
@@ -77,13 +78,14 @@ def row(*attempts: Tried, answer: Said | None = None, **headers: str) -> Row:
 
 def test_every_attempt_is_told_and_paid_for_at_its_own_price() -> None:
     failed = Tried(TARGETS[0], CallError(Reason.UPSTREAM_TRUNCATED, "cut", usage=chat_pb2.Usage(input_tokens=5)))
-    good = Tried(TARGETS[1], began=True)
+    good = Tried(TARGETS[1], began=True, tries=3)
     made = row(failed, good, answer=Said(chat_pb2.Usage(input_tokens=5, output_tokens=3)))
     assert (made.upstream, made.outcome, made.finish) == ("second", "done", "stop")
     assert (made.input_tokens, made.output_tokens, made.cost) == (10, 3, 5 * 1 + 5 * 10 + 3 * 20)
-    assert [(each["upstream"], each.get("reason")) for each in msgspec.json.decode(made.attempts)] == [
-        ("first", "UPSTREAM_TRUNCATED"),
-        ("second", None),
+    told = msgspec.json.decode(made.attempts)
+    assert [(each["upstream"], each.get("reason"), each.get("tries")) for each in told] == [
+        ("first", "UPSTREAM_TRUNCATED", None),
+        ("second", None, 3),
     ]
 
 
