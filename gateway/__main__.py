@@ -11,7 +11,6 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_EXPERIMENTAL_RING_HASH_SET_REQUEST_HASH_KEY", "true")
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import uvloop
 from gateway.process import serve, server_files
 from gateway.settings import GatewaySettings, admin_keys, check, configured_keys, only_workers
 from gateway.workers import read_links
+from trestle import logs
 from trestle.config import ConfigError, load
 
 
@@ -53,9 +53,7 @@ def main() -> int:
                 parse(settings.database)
             print(f"{options.config}: the gateway's part is right")
             return 0
-        logging.basicConfig(
-            level=settings.log_level.upper(), format="%(asctime)s %(levelname)s gateway: %(message)s"
-        )
+        logs.configure(settings.log_format, settings.log_level, service="gateway")
         uvloop.run(serve(settings, options.config, lambda: _read(options)))
     except ConfigError as error:
         print(f"gateway: {error}", file=sys.stderr)

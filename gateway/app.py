@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from gateway.access import AccessLog
 from gateway.auth import Keyring
 from gateway.breaker import Breakers
 from gateway.catalogue import Catalogue
@@ -80,6 +81,12 @@ class Parts:
         self.observers: list[Observer] = [limiter] if accounts is None else [limiter, accounts.ledger]
         self.places = Places()
         self._breakers: tuple[BreakerSettings, Breakers] | None = None
+
+    def log_access(self, wanted: bool) -> None:
+        """From now on each request has a line in the log, or has none."""
+        self.observers[:] = [each for each in self.observers if not isinstance(each, AccessLog)]
+        if wanted:
+            self.observers.append(AccessLog())
 
     def breakers(self, settings: BreakerSettings) -> Breakers:
         """The same ones for as long as the settings are the same."""

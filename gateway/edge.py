@@ -18,6 +18,7 @@ from gateway.identity import MANAGE, NOBODY
 from gateway.record import Observer, Record
 from gateway.settings import CorsSettings
 from trestle.errors import CallError, Reason
+from trestle.logs import serving
 
 log = logging.getLogger("gateway")
 
@@ -62,6 +63,7 @@ class Edge:
         if self.stopping:
             shared["connection"] = "close"
         exchange = Exchange(request, shared)
+        serving.set(exchange)
         self._open += 1
         try:
             exchange.take_id()
@@ -98,9 +100,10 @@ class Edge:
                 request.transport.abort()
             return web.Response(status=499)
         except Exception:
-            log.exception("request_id=%s %s %s failed", exchange.id, request.method, request.path)
+            log.exception("%s %s failed", request.method, request.path)
             return exchange.fail(CallError(Reason.INTERNAL, "The gateway failed."))
         finally:
+            serving.set(None)
             self._open -= 1
             if self._emptied is not None and not self._open:
                 self._emptied.set()

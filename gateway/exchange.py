@@ -20,6 +20,7 @@ from trestle.errors import CallError, Reason
 
 log = logging.getLogger("gateway")
 JSON: Final = "application/json"
+_IDS: Final = {"session": "x-session-id", "client": "x-client-id"}
 _ID: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?")
 
 
@@ -76,6 +77,15 @@ class Exchange:
             metadata.append(("x-trestle-strict", "true"))
         return tuple(metadata)
 
+    def log_fields(self) -> dict[str, str]:
+        """What every line of the log that is written for it says."""
+        fields = {"request_id": self.id, "account": self.identity.account, "key": self.identity.key}
+        for field, name in _IDS.items():
+            value = self.http.headers.get(name)
+            if value is not None and _ID.fullmatch(value):
+                fields[field] = value
+        return fields
+
     def json(self, value: object, status: int = 200) -> web.Response:
         """An answer of JSON."""
         return self.answer(msgspec.json.encode(value), status)
@@ -102,15 +112,17 @@ class Exchange:
             self.record.error = error
         log.log(
             logging.WARNING if status >= 500 else logging.INFO,
-            "request_id=%s %s %s -> %d reason=%s upstream=%s upstream_status=%s: %s",
-            self.id,
+            "%s %s -> %d: %s",
             self.http.method,
             self.http.path,
             status,
-            error.reason.value,
-            error.upstream,
-            error.upstream_status,
             error.message,
+            extra={
+                "reason": error.reason.value,
+                "upstream": error.upstream,
+                "upstream_status": error.upstream_status,
+                **self.log_fields(),
+            },
         )
 
     def refuse_path(self, methods: Iterable[str]) -> web.Response:

@@ -170,7 +170,7 @@ class Protocol(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun")
         exchange = Exchange(request, {})
-        log.info("request_id=%s not a request: %s", exchange.id, type(exc).__name__)
+        log.info("not a request: %s", type(exc).__name__, extra=exchange.log_fields())
         if isinstance(exc, LineTooLong):
             said = refusal(_TOO_LARGE, "The request's line or a header of it is too long.", "header_too_large")
         elif status == web.HTTPInternalServerError.status_code:

@@ -18,7 +18,7 @@ from gateway.listener import Bounds, Listener
 from gateway.session_service import SessionListener, SessionServicer
 from gateway.settings import NEEDS_RESTART, GatewaySettings, GatewayTls, check, endpoints
 from gateway.workers import Worker
-from trestle import memory
+from trestle import logs, memory
 from trestle.config import ConfigError
 from trestle.tls import ServerFiles, client_files, http_context
 from trestle.watch import Watch
@@ -60,6 +60,7 @@ class Process:
         self._parts = parts
         self._read = read
         self._deck = assemble(settings, parts)
+        parts.log_access(settings.access_log)
         self._stop = asyncio.Event()
         self._listing: asyncio.Task[None] | None = None
         self._grpc: SessionListener | None = None
@@ -176,7 +177,8 @@ class Process:
         if self._stop.is_set():
             return
         self._deck = deck
-        logging.getLogger().setLevel(deck.settings.log_level.upper())
+        logs.configure(deck.settings.log_format, deck.settings.log_level, service="gateway")
+        self._parts.log_access(deck.settings.access_log)
         if self._listing is not None:
             self._listing.cancel()
         self._listing = asyncio.create_task(deck.catalogue.run())

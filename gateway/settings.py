@@ -238,7 +238,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `sqlite:///FILE` or `postgresql://USER@HOST/NAME` (its password in PGPASSWORD); empty: there are none. admin: the
     API that makes accounts and keys. directory: how fast changes of them are known. ledger: what is kept of requests;
     prices: what their tokens cost, in units of currency. sessions: what is kept of them. grpc: where their events are
-    served over gRPC too; empty: nowhere. metrics: where Prometheus finds `/metrics`; empty: nowhere.
+    served over gRPC too; empty: nowhere. metrics: where Prometheus finds `/metrics`; empty: nowhere. access_log:
+    whether each request has a line in the log.
     """
 
     listen: str = "127.0.0.1:8080"
@@ -279,6 +280,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     grpc: str = ""
     metrics: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    access_log: bool = False
 
 
 def check(settings: GatewaySettings) -> None:

@@ -9,13 +9,13 @@ os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_li
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 import msgspec
 import uvloop
 
+from trestle import logs
 from trestle.config import ConfigError, load
 from trestle.tls import ServerFiles
 from worker import registry
@@ -72,10 +72,7 @@ def main() -> int:
             settings = msgspec.structs.replace(settings, listen=options.listen)
         if options.health is not None:
             settings = msgspec.structs.replace(settings, health=options.health)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format=f"%(asctime)s %(levelname)s worker {options.family}: %(message)s",
-        )
+        logs.configure(settings.log_format, settings.log_level, service="worker", family=options.family)
         uvloop.run(serve(family, settings))
     except MissingCredential as error:
         print(f"worker {options.family}: {error}", file=sys.stderr)

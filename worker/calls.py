@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar
 import grpc
 
 from trestle.errors import DETAILS_KEY, CallError, Reason
+from trestle.logs import serving
 from trestle.v1 import chat_pb2
 from worker.callers import caller
 
@@ -88,6 +89,7 @@ class CallMetadata:
         self.deadline: float | None = (
             None if left is None else now + left - min(_MARGIN, left * _MARGIN_SHARE)
         )
+        serving.set(self)
         for name, value in context.invocation_metadata() or ():
             if name == "x-request-id":
                 self.request_id = _text(value)
@@ -134,22 +136,29 @@ class CallMetadata:
         """Writes down who called and what it used."""
         usage = self.usage
         log.info(
-            "call caller=%s account=%s method=%s model=%r upstream=%r status=%s input_tokens=%s output_tokens=%s "
-            "estimated=%s seconds=%.3f session=%r client=%r request_id=%r",
-            self.caller,
-            self.account,
-            self.method,
-            getattr(self.request, "model", ""),
-            getattr(self.request, "upstream", ""),
-            self.status,
-            "" if usage is None else usage.input_tokens,
-            "" if usage is None else usage.output_tokens,
-            "" if usage is None else str(usage.estimated).lower(),
-            self.seconds(),
-            self.session,
-            self.client,
-            self.request_id,
+            "call",
+            extra={
+                "caller": self.caller,
+                "account": self.account,
+                "method": self.method,
+                "model": getattr(self.request, "model", ""),
+                "upstream": self.upstream,
+                "status": self.status,
+                "input_tokens": None if usage is None else usage.input_tokens,
+                "output_tokens": None if usage is None else usage.output_tokens,
+                "estimated": None if usage is None else usage.estimated,
+                "seconds": round(self.seconds(), 3),
+            },
         )
+
+    def log_fields(self) -> dict[str, str]:
+        """What every line of the log that is written for it says."""
+        fields = {"caller": self.caller, "account": self.account, "request_id": self.request_id}
+        if self.session:
+            fields["session"] = self.session
+        if self.client:
+            fields["client"] = self.client
+        return fields
 
 
 def _text(value: str | bytes) -> str:
@@ -217,12 +226,12 @@ async def _guarded(work: Awaitable[T], context: Context, call: CallMetadata) -> 
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise  # the caller is gone
-        log.exception("request_id=%s was cancelled from within", call.request_id)
+        log.exception("a call was cancelled from within")
         failure = CallError(Reason.INTERNAL, "The worker failed.")
     except grpc.aio.InternalError:
         raise _gone() from None
     except Exception:
-        log.exception("request_id=%s failed", call.request_id)
+        log.exception("a call failed")
         failure = CallError(Reason.INTERNAL, "The worker failed.")
     await _fail(failure, context, call)
 
@@ -231,13 +240,15 @@ async def _fail(error: CallError, context: Context, call: CallMetadata) -> NoRet
     call.status = STATUS_CODES[error.status].name
     call.usage = error.usage or call.usage
     log.warning(
-        "request_id=%s status=%s reason=%s upstream=%s upstream_status=%s: %s",
-        call.request_id,
-        call.status,
-        error.reason.value,
-        error.upstream,
-        error.upstream_status,
+        "%s failed: %s",
+        call.method,
         error.message,
+        extra={
+            "status": call.status,
+            "reason": error.reason.value,
+            "upstream": error.upstream,
+            "upstream_status": error.upstream_status,
+        },
     )
     trailers: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, error.to_status()),)
     if error.reason is not Reason.OVERLOADED:

@@ -236,6 +236,7 @@ class RemoteService:
         except CallError as error:
             error.upstream = client.upstream.name
             error.usage = error.usage or decoder.usage
+            _hide(client.upstream.credential, error)
             raise
 
     async def _open(self, client: UpstreamClient[Any], request: HttpRequest, call: CallMetadata) -> UpstreamAnswer:
@@ -253,8 +254,7 @@ class RemoteService:
                 if pause is None:
                     raise
                 log.info(
-                    "request_id=%s upstream=%s failed (%s), once more in %.2f s",
-                    call.request_id,
+                    "the upstream %s failed (%s), once more in %.2f s",
                     client.upstream.name,
                     error.reason.value,
                     pause,
@@ -270,6 +270,7 @@ class RemoteService:
         try:
             body = await answer.read_error()
             error = self._family.decode_error(answer.status, answer.headers, body, client.upstream)
+            _hide(client.upstream.credential, error)
             if client.borrowed and error.reason is Reason.UPSTREAM_CREDENTIAL:
                 refused = "The upstream refuses the credential that your account has stored for it."
                 raise CallError(Reason.PERMISSION_DENIED, refused, code="credential_refused", param="model")
@@ -319,6 +320,12 @@ async def _relay(
     decoder.close(answer.clean_end, response.chunks)
     out.finish(response)
     return False
+
+
+def _hide(credential: str, error: CallError) -> None:
+    """An upstream may say what it was shown; nobody else is to read that."""
+    if credential and credential in error.message:
+        error.message = error.message.replace(credential, "[hidden]")
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

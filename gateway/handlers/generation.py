@@ -135,7 +135,7 @@ class GenerationHandler:
                 except ConnectionError:
                     raise  # the client is gone
                 except Exception:
-                    log.exception("request_id=%s failed", exchange.id)
+                    log.exception("the answer failed")
                     failure = CallError(Reason.INTERNAL, "The gateway failed.")
                 if not answer.sent and call.move_on(failure):
                     continue

@@ -78,7 +78,7 @@ async def test_the_sdk_over_https_before_mutual_tls(tmp_path: Path, authority: A
                 assert "".join(text) == "one two"
         log = await worker.logged("method=Chat")
         assert "call caller=edge " in log
-        assert "session='s1' client='c1'" in log
+        assert "session=s1 client=c1" in log
 
 
 async def test_a_worker_that_does_not_know_us_or_is_not_who_it_should_be(tmp_path: Path, authority: Authority) -> None:
