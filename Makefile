@@ -87,8 +87,8 @@ lock: ## Choose the newest dependencies anew and lock them (requirements/*.txt)
 	@sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml > build/build.in
 	@$(LOCK) --allow-unsafe --output-file requirements/build.txt build/build.in
 	@$(LOCK) $(EXTRAS) --output-file requirements/run.txt pyproject.toml
-	@$(LOCK) --extra gateway --constraint requirements/run.txt --output-file requirements/gateway.txt pyproject.toml
-	@$(LOCK) --extra worker --extra gemini --constraint requirements/run.txt \
+	@$(LOCK) --extra gateway --extra traces --constraint requirements/run.txt --output-file requirements/gateway.txt pyproject.toml
+	@$(LOCK) --extra worker --extra gemini --extra traces --constraint requirements/run.txt \
 	  --output-file requirements/worker.txt pyproject.toml
 	@$(LOCK) --allow-unsafe $(EXTRAS) --extra dev --constraint requirements/build.txt --constraint requirements/run.txt \
 	  --output-file requirements/dev.txt pyproject.toml
@@ -99,7 +99,7 @@ release-image: $(DEV) ## Keep the contract as released: later checks compare wit
 clean: ## Remove the environment and everything made
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
-EXTRAS := --extra cli --extra gateway --extra worker --extra gemini
+EXTRAS := --extra cli --extra gateway --extra worker --extra gemini --extra traces
 # No addresses of an index in what is committed: the reader's own pip knows where to look.
 LOCK = CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --upgrade --generate-hashes \
   --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links

@@ -20,7 +20,7 @@ import uvloop
 from gateway.process import serve, server_files
 from gateway.settings import GatewaySettings, admin_keys, check, configured_keys, only_workers
 from gateway.workers import read_links
-from trestle import logs
+from trestle import logs, traces
 from trestle.config import ConfigError, load
 
 
@@ -47,6 +47,8 @@ def main() -> int:
                 server_files(settings.tls)
             if settings.admin is not None:
                 admin_keys(settings.admin)
+            if settings.traces is not None:
+                traces.check("gateway.traces", settings.traces)
             if settings.database:
                 from gateway.store.database import parse  # noqa: PLC0415 (what it needs is there with accounts only)
 

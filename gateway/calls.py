@@ -21,19 +21,19 @@ _OK: Final = grpc.StatusCode.OK.value[0]
 
 
 class Method:
-    """One method of a worker's. response_type: of its responses. Call it to make a call."""
+    """One method of a worker's. name: without its service. response_type: of its responses. Call it to make a call."""
 
-    __slots__ = ("_channel", "_decode", "_name")
+    __slots__ = ("_channel", "_decode", "_path", "name")
 
-    def __init__(self, channel: grpc.aio.Channel, name: str, response_type: Any) -> None:
-        """name: as on the wire, `/PACKAGE.SERVICE/METHOD`."""
+    def __init__(self, channel: grpc.aio.Channel, service: str, name: str, response_type: Any) -> None:
         self._channel: Any = channel._channel  # type: ignore[attr-defined]  # noqa: SLF001 (see above)
-        self._name = name.encode("ascii")
+        self._path = f"/{service}/{name}".encode("ascii")
+        self.name = name
         self._decode = response_type.FromString
 
     def __call__(self, request: Any, timeout: float, metadata: Metadata) -> Call:
         """A call that has not begun. The request is written now and may change afterwards. timeout: in seconds."""
-        call = self._channel.call(self._name, time.time() + timeout, None, None, 0)
+        call = self._channel.call(self._path, time.time() + timeout, None, None, 0)
         return Call(call, request.SerializeToString(), metadata, self._decode)
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from aiohttp import hdrs, web
@@ -18,7 +18,11 @@ from gateway.openai.errors import error_answer, refusal
 from gateway.record import Record
 from trestle.errors import CallError, Reason
 
+if TYPE_CHECKING:
+    from gateway.tracing import Trace
+
 log = logging.getLogger("gateway")
+TRACE: Final = ("traceparent", "tracestate")  # as trestle.traces says, which only who traces need import
 JSON: Final = "application/json"
 _IDS: Final = {"session": "x-session-id", "client": "x-client-id"}
 _ID: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?")
@@ -28,9 +32,22 @@ class Exchange:
     """One request on its way. id: taken from `x-request-id` or made. named: what stands in its path in place of the
     endpoint's variables. identity: who asks; nobody in particular until the key has been seen. agent: the name of the
     one that was asked for. ignored: parameters that it overrides. record: where its end is written down; None where
-    that is not done. standing: headers that say how much more its key may use; None where nothing limits it."""
+    that is not done. standing: headers that say how much more its key may use; None where nothing limits it. trace: its
+    spans; None where there are none."""
 
-    __slots__ = ("_shared", "_since", "agent", "http", "id", "identity", "ignored", "named", "record", "standing")
+    __slots__ = (
+        "_shared",
+        "_since",
+        "agent",
+        "http",
+        "id",
+        "identity",
+        "ignored",
+        "named",
+        "record",
+        "standing",
+        "trace",
+    )
 
     def __init__(self, http: web.BaseRequest, shared: Mapping[str, str]) -> None:
         """shared: headers of every answer to it."""
@@ -38,6 +55,7 @@ class Exchange:
         self.named: Mapping[str, str] = {}
         self.record: Record | None = None
         self.standing: Mapping[str, str] | None = None
+        self.trace: Trace | None = None
         self.identity = NOBODY
         self.agent = ""
         self.ignored: list[str] = []
@@ -73,6 +91,8 @@ class Exchange:
             value = self.token(name)
             if value is not None:
                 metadata.append((name, value))
+        if self.trace is None and "traceparent" in self.http.headers:
+            metadata += [(name, value) for name in TRACE if (value := self._printable(name))]
         if self.strict:
             metadata.append(("x-trestle-strict", "true"))
         return tuple(metadata)
@@ -135,6 +155,11 @@ class Exchange:
         else:
             said = refusal(404, f"Unknown request URL: {self.http.method} {path}.", "unknown_url")
         return self.answer(said.body, said.status, said.headers)
+
+    def _printable(self, name: str) -> str:
+        """A header's value that gRPC takes as metadata; empty for another one, or none."""
+        value = self.http.headers.get(name, "")
+        return value if value.isascii() and value.isprintable() else ""
 
     def token(self, name: str) -> str | None:
         """The id that a header holds, None where it is not there. Raises `CallError` for one that is none."""

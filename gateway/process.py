@@ -21,6 +21,7 @@ from gateway.workers import Worker
 from trestle import logs, memory
 from trestle.config import ConfigError
 from trestle.tls import ServerFiles, client_files, http_context
+from trestle.traces import Tracer, TraceSettings
 from trestle.watch import Watch
 
 log = logging.getLogger("gateway")
@@ -64,6 +65,7 @@ class Process:
         self._stop = asyncio.Event()
         self._listing: asyncio.Task[None] | None = None
         self._grpc: SessionListener | None = None
+        self._tracer: Tracer | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -91,6 +93,8 @@ class Process:
         if settings.health:
             listeners.insert(0, _listener(self._probe, settings, None))  # the last to go
             others.append(f"health listening on {await listeners[0].listen('gateway.health', settings.health)}")
+        if settings.traces is not None:
+            self._trace(settings.traces)
         if settings.metrics:
             others.append(f"metrics listening on {self._measure(settings.metrics)}")
         self._listing = asyncio.create_task(self._deck.catalogue.run())
@@ -117,6 +121,13 @@ class Process:
         resting = lambda: parts.breakers(self._deck.settings.breaker).resting()  # noqa: E731
         metrics.register(State(resting, parts.limiter, rows, lambda: self.refused))
         return scrape.serve("gateway.metrics", address, metrics)
+
+    def _trace(self, settings: TraceSettings) -> None:
+        """Makes spans from now on. What that needs is imported by who wants it. Raises `ConfigError`."""
+        self._tracer = Tracer("gateway.traces", "trestle-gateway", settings)
+        from gateway.tracing import Tracing  # noqa: PLC0415
+
+        self._parts.observers.append(Tracing(self._tracer))
 
     def _offers(self, model: str) -> bool:
         return self._deck.router.offers(model)
@@ -150,6 +161,8 @@ class Process:
         await asyncio.gather(*self._retiring, return_exceptions=True)
         for worker in self._deck.workers.values():
             await worker.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
 
     async def _follow(self) -> None:
         while True:

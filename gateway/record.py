@@ -15,9 +15,10 @@ from trestle.tokens import input_tokens, tokens_in
 from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2
 
 if TYPE_CHECKING:
+    from gateway.attempt import Attempt
     from gateway.exchange import Exchange
     from gateway.limits.limiter import Admission
-    from gateway.routed import Attempt, RoutedCall
+    from gateway.routed import RoutedCall
     from gateway.sessions import SessionWatch
 
 _MAY_BE_BILLED: Final = frozenset(

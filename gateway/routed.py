@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from gateway.attempt import Attempt
 from gateway.breaker import Breakers
-from gateway.calls import Call, Metadata, Method
+from gateway.calls import Metadata, Method
 from gateway.routing import Route
 from gateway.settings import OwnTarget, RetrySettings, Target
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason
-from trestle.v1 import chat_pb2
+
+if TYPE_CHECKING:
+    from gateway.tracing import Trace
 
 log = logging.getLogger("gateway")
 _IGNORED_PARAMS: Final = "x-trestle-ignored-params"
@@ -54,122 +56,14 @@ class Network:
     budget: Budget
 
 
-class Attempt:
-    """One call to one target. single: it has one response. began: the target has said that it answers; spoke: content
-    has come, or the end. usage: what it told of before its content. error: why it failed. lost: it was given up for a
-    target that spoke first. late: why our own limits ended it; empty while they have not. tries: how often the worker
-    asked its upstream, as far as it has said so."""
-
-    __slots__ = (
-        "_first_token",
-        "_idle",
-        "_last",
-        "_loop",
-        "_timer",
-        "began",
-        "buffered",
-        "call",
-        "error",
-        "late",
-        "lost",
-        "single",
-        "spoke",
-        "target",
-        "tries",
-        "usage",
-        "worker",
-    )
-
-    def __init__(
-        self, target: Target, worker: Worker, call: Call, single: bool, first_token: float, idle: float
-    ) -> None:
-        self.target = target
-        self.worker = worker
-        self.call = call
-        self.single = single
-        self.buffered: deque[Any] = deque()
-        self.began = False
-        self.spoke = False
-        self.lost = False
-        self.usage: chat_pb2.Usage | None = None
-        self.error: CallError | None = None
-        self.late = ""
-        self.tries = 1
-        self._first_token = first_token
-        self._idle = idle
-        self._timer: asyncio.TimerHandle | None = None
-        if first_token or idle:
-            self._loop = asyncio.get_running_loop()
-            self._last = self._loop.time()
-            self._timer = self._loop.call_later(first_token or idle, self._check)
-
-    async def read(self) -> Any:
-        """The next response, None at the end. Raises `CallError`."""
-        if self.buffered:
-            return self.buffered.popleft()
-        if self.spoke and self.single:
-            return None
-        try:
-            response = await (self.call.single() if self.single else self.call.read())
-        except CallError as error:
-            self.error = CallError(Reason.UPSTREAM_TIMEOUT, self.late) if self.late else error
-            self.tries = error.attempts
-            raise self.error from None
-        if response is None:
-            return None
-        if self._timer is not None:
-            self._last = self._loop.time()
-        if not self.spoke:
-            self.began = True
-            self.spoke = self.single or self._listen(response.chunks)
-        return response
-
-    def _listen(self, chunks: Iterable[Any]) -> bool:
-        """Whether one of the chunks says something of the answer's content, or its end."""
-        for chunk in chunks:
-            event = chunk.WhichOneof("event")
-            if event == "usage":
-                self.usage = chunk.usage
-            elif event != "started":
-                return True
-        return False
-
-    async def speak(self) -> None:
-        """Returns once it has said something of the answer's content, or its end. Raises `CallError`."""
-        held: list[Any] = []
-        while True:
-            response = await self.read()
-            held.append(response)
-            if response is None or self.spoke:
-                break
-        self.buffered.extend(held)
-
-    def close(self) -> None:
-        """Ends the call if it still runs, and with it the upstream's."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self.call.cancel()
-        self.worker.release()
-
-    def _check(self) -> None:
-        limit = self._idle if self.spoke else self._first_token or self._idle
-        due = self._last + limit
-        if not limit:
-            self._timer = None
-        elif self._loop.time() < due:
-            self._timer = self._loop.call_at(due, self._check)
-        else:
-            self.late = "The model fell silent in its answer." if self.spoke else "The model did not begin in time."
-            self.call.cancel()
-
-
 class RoutedCall:
     """One request on its way over a route.
 
     method: a worker's method for it; single: it has one response. request: its model and upstream are set for each
     target. timeout: seconds for all targets together. ignored: parameters that did not get as far as a worker, quoted
-    for a header. attempts: every target that was asked; current: the one that answers, or was asked last. `read` it
-    to the end, or await its `single` response; `close` it on every way out.
+    for a header. trace: the request's; None where there is none. attempts: every target that was asked; current: the
+    one that answers, or was asked last. `read` it to the end, or await its `single` response; `close` it on every way
+    out.
     """
 
     __slots__ = (
@@ -184,6 +78,7 @@ class RoutedCall:
         "_request",
         "_route",
         "_single",
+        "_trace",
         "attempts",
         "current",
         "ignored",
@@ -199,7 +94,9 @@ class RoutedCall:
         metadata: Metadata,
         *,
         single: bool,
+        trace: Trace | None = None,
     ) -> None:
+        self._trace = trace
         self.attempts: list[Attempt] = []
         self.ignored: list[str] = []
         self._network = network
@@ -316,10 +213,16 @@ class RoutedCall:
             metadata = (*metadata, *worker.metadata)
         if type(target) is OwnTarget:
             metadata = (*metadata, (CREDENTIAL, target.credential))
+        method = self._method(worker)
+        span = None
+        if self._trace is not None:
+            span, carried = self._trace.attempt(target, method.name)
+            metadata = (*metadata, *carried)
         timeout = self._deadline - self._loop.time()
-        call = self._method(worker)(request, timeout, metadata)
+        call = method(request, timeout, metadata)
         route = self._route
         attempt = Attempt(target, worker, call, self._single, route.first_token_timeout, route.idle_timeout)
+        attempt.span = span
         self.attempts.append(attempt)
         self.current = attempt
         return attempt
@@ -353,10 +256,9 @@ class RoutedCall:
                 task.cancel()
             for each in (attempt, other):
                 if each is not None and each is not winner:
+                    each.lost = winner is not None
                     each.close()
         if other is not None:
-            loser = attempt if winner is other else other
-            loser.lost = True
             self._order = (*(t for t in self._order if t != winner.target), winner.target)
             self._at = len(self._order) - 1
         self._network.breakers.succeeded(winner.target)

@@ -15,6 +15,7 @@ from gateway.identity import DEFAULT_ACCOUNT, Identity
 from gateway.limits.policy import Holder, Limits
 from trestle.config import ConfigError
 from trestle.tls import ClientTls, ServerTls
+from trestle.traces import TraceSettings
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _ABOVE_ZERO: Final = (
@@ -48,6 +49,7 @@ NEEDS_RESTART: Final = (
     "sessions",
     "grpc",
     "metrics",
+    "traces",
 )
 """Keys of which a new value counts only from the next start."""
 LOOPBACK: Final = ("127.", "localhost:", "[::1]:")
@@ -239,7 +241,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     API that makes accounts and keys. directory: how fast changes of them are known. ledger: what is kept of requests;
     prices: what their tokens cost, in units of currency. sessions: what is kept of them. grpc: where their events are
     served over gRPC too; empty: nowhere. metrics: where Prometheus finds `/metrics`; empty: nowhere. access_log:
-    whether each request has a line in the log.
+    whether each request has a line in the log. traces: where spans of requests go; absent: nowhere.
     """
 
     listen: str = "127.0.0.1:8080"
@@ -282,6 +284,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     access_log: bool = False
+    traces: TraceSettings | None = None
 
 
 def check(settings: GatewaySettings) -> None:

@@ -86,7 +86,7 @@ class Worker:
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
 
     def _method(self, name: str, response_type: Any) -> Method:
-        return Method(self._channel, f"/{SERVICE}/{name}", response_type)
+        return Method(self._channel, SERVICE, name, response_type)
 
     async def acquire(self) -> None:
         """Returns once there is room for a call. Raises `CallError` (OVERLOADED)."""

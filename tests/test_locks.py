@@ -15,7 +15,7 @@ from support.services import ROOT
 # A requirement and its hashes, on lines that go on.
 _PIN = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?P<hashes>(?: \\\n +--hash=\S+)+)", re.MULTILINE)
 FRESH = "run `make lock`, or pip-compile as the Makefile does"
-EXTRAS = {"gateway": ("gateway",), "worker": ("worker", "gemini")}
+EXTRAS = {"gateway": ("gateway", "traces"), "worker": ("worker", "gemini", "traces")}
 # Database drivers, and what serves HTTP; what knows a provider, and what speaks to one.
 FOREIGN = {
     "worker": {"sqlalchemy", "asyncpg", "aiosqlite", "alembic", "redis", "aiohttp"},

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from trestle import logs
+from trestle import logs, traces
 from trestle.config import ConfigError, load
 from trestle.tls import ServerFiles
 from worker import registry
@@ -66,6 +66,8 @@ def main() -> int:
             if hasattr(family, "upstream_type"):
                 upstreams_of(settings, family)
             vault_of(settings.name, settings.seal_key_envs)
+            if settings.traces is not None:
+                traces.check("worker.traces", settings.traces)
             print(f"{options.config}: the {options.family} worker's part is right")
             return 0
         if options.listen:

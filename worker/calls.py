@@ -7,7 +7,7 @@ import logging
 import sys
 import urllib.parse
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar
 
 import grpc
 
@@ -16,12 +16,16 @@ from trestle.logs import serving
 from trestle.v1 import chat_pb2
 from worker.callers import caller
 
+if TYPE_CHECKING:
+    from worker.tracing import CallTrace, Tracing
+
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 T = TypeVar("T")
 
 log: Final = logging.getLogger("worker")
 STATUS_CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 _FAILED: Final = frozenset({"UNAVAILABLE", "INTERNAL", "RESOURCE_EXHAUSTED"})
+TRACE: Final = ("traceparent", "tracestate")  # as trestle.traces says, which only who traces need import
 IGNORED_PARAMS: Final = "x-trestle-ignored-params"
 ATTEMPTS: Final = "x-trestle-attempts"
 _MAX_HEADER: Final = 2048
@@ -42,7 +46,8 @@ class CallMetadata:
     instant of the loop's clock by which the call must have ended, a little before gRPC's own, so that its status and
     details still arrive; None for none. usage: what was used so far. upstream: who was asked, by its name; empty while
     nobody was. status: what it ended with, by its name in gRPC. notes: what the answer's beginning is to say of it.
-    retries: how often an upstream was asked once more.
+    retries: how often an upstream was asked once more. context: of the trace that it came with, as headers. trace: its
+    spans; None where there are none.
     """
 
     __slots__ = (
@@ -52,6 +57,7 @@ class CallMetadata:
         "account",
         "caller",
         "client",
+        "context",
         "credential",
         "deadline",
         "direct",
@@ -63,6 +69,7 @@ class CallMetadata:
         "session",
         "status",
         "strict",
+        "trace",
         "upstream",
         "usage",
     )
@@ -73,6 +80,8 @@ class CallMetadata:
         self._context = context
         self._begun = False
         self.notes: tuple[tuple[str, str], ...] = ()
+        self.context: dict[str, str] = {}
+        self.trace: CallTrace | None = None
         self.retries = 0
         self.request = request
         self.caller, trusted = caller.get()
@@ -97,6 +106,8 @@ class CallMetadata:
                 self.strict = value == "true"
             elif name == "x-trestle-attempts-left":
                 self.may_retry = value == "0"
+            elif name in TRACE:
+                self.context[name] = _text(value)
             elif trusted:
                 if name == "x-account-id":
                     self.account = _text(value)
@@ -106,6 +117,10 @@ class CallMetadata:
                     self.client = _text(value)
                 elif name == _CREDENTIAL and isinstance(value, bytes):
                     self.credential = value
+
+    def carried(self) -> dict[str, str]:
+        """Headers that go to upstreams with what is asked for it."""
+        return {"x-request-id": self.request_id, **self.context} if self.request_id else self.context
 
     def left(self) -> float | None:
         """Seconds until the deadline; None for none."""
@@ -174,7 +189,8 @@ class Observer(Protocol):
 
 class Calls:
     """The calls of the service. most: how many may be open at once. logged: which have a line in the log. open: how
-    many are; failed: how many ended for a reason that is not their caller's. observer: told of their ends."""
+    many are; failed: how many ended for a reason that is not their caller's. observer: told of their ends. tracing:
+    makes their spans; None where there are none."""
 
     def __init__(self, most: int = sys.maxsize, logged: Literal["direct", "all", "none"] = "none") -> None:
         self._most = most
@@ -182,6 +198,7 @@ class Calls:
         self.open = 0
         self.failed = 0
         self.observer: Observer | None = None
+        self.tracing: Tracing | None = None
         self._emptied: asyncio.Event | None = None
 
     async def run(self, work: Coroutine[Any, Any, T], context: Context, call: CallMetadata) -> T:
@@ -191,6 +208,8 @@ class Calls:
             full = "The worker serves as many calls as it may; try again shortly."
             await _fail(CallError(Reason.OVERLOADED, full, code="overloaded", retry_after=1.0), context, call)
         self.open += 1
+        if self.tracing is not None:
+            self.tracing.began(call)
         try:
             answer = await _guarded(work, context, call)
             call.status = grpc.StatusCode.OK.name
@@ -202,6 +221,8 @@ class Calls:
                 call.record()
             if self.observer is not None:
                 self.observer.ended(call, call.seconds())
+            if self.tracing is not None:
+                self.tracing.ended(call)
             if self._emptied is not None and not self.open:
                 self._emptied.set()
 

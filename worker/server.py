@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from trestle import memory
 from trestle.config import ConfigError
 from trestle.tls import ServerFiles, server_credentials
+from trestle.traces import Tracer, TraceSettings
 from trestle.v1 import worker_service_pb2
 from worker import load
 from worker.callers import Callers, Door
@@ -51,6 +52,9 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
     else:
         local: Any = family
         servicer = LocalService(local, calls)
+    tracer = None
+    if settings.traces is not None:
+        tracer = _trace(settings.traces, family.name, calls)
     metrics_address = ""
     if settings.metrics:
         metrics_address = _measure(settings.metrics, family.name, calls)
@@ -111,6 +115,8 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
         await health_server.stop(_LAST_MOMENT)
     for client in clients.values():
         await client.close()
+    if tracer is not None:
+        await asyncio.to_thread(tracer.close)
 
 
 def _measure(address: str, family: str, calls: Calls) -> str:
@@ -121,6 +127,15 @@ def _measure(address: str, family: str, calls: Calls) -> str:
     metrics = scrape.registry()
     calls.observer = Metrics(metrics, family, calls)
     return scrape.serve("worker.metrics", address, metrics)
+
+
+def _trace(settings: TraceSettings, family: str, calls: Calls) -> Tracer:
+    """Makes spans from now on. What that needs is imported by who wants it. Raises `ConfigError`."""
+    tracer = Tracer("worker.traces", f"trestle-worker-{family}", settings)
+    from worker.tracing import Tracing  # noqa: PLC0415
+
+    calls.tracing = Tracing(tracer, family)
+    return tracer
 
 
 def _bind(server: grpc.aio.Server, name: str, address: str, tls: ServerFiles | None) -> str:

@@ -264,7 +264,7 @@ class RemoteService:
             call.retries += 1
 
     async def _try(self, client: UpstreamClient[Any], request: HttpRequest, call: CallMetadata) -> UpstreamAnswer:
-        answer = await client.open(request, {"x-request-id": call.request_id} if call.request_id else {})
+        answer = await self._ask(client, request, call)
         if 200 <= answer.status < 300:
             return answer
         try:
@@ -278,8 +278,23 @@ class RemoteService:
         finally:
             answer.close()
 
+    async def _ask(self, client: UpstreamClient[Any], request: HttpRequest, call: CallMetadata) -> UpstreamAnswer:
+        """The head of whatever answer comes."""
+        if call.trace is None:
+            return await client.open(request, call.carried())
+        span = call.trace.upstream(call, request.url)
+        try:
+            answer = await client.open(request, {**call.carried(), **span.headers})
+        except BaseException:
+            span.end()
+            raise
+        span.answered(answer.status)
+        answer.span = span
+        return answer
+
     def _finish(self, answer: UpstreamAnswer) -> None:
         """Reads the rest of a finished answer's body beside the call, whose status need not wait for it."""
+        answer.end()
         task = asyncio.create_task(answer.finish())
         self._tails.add(task)
         task.add_done_callback(self._tails.discard)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final, Generic
+from typing import TYPE_CHECKING, Final, Generic
 from urllib.parse import quote, urlsplit
 
 from trestle.capacity import Capacity
@@ -21,6 +21,9 @@ from worker.credentials import Tokens
 from worker.family import HttpRequest, U, Upstream
 from worker.http1 import Connection, Origin, Pool
 from worker.retry import Retries
+
+if TYPE_CHECKING:
+    from worker.tracing import UpstreamSpan
 
 # How long an answer's connection may take to show its end once nothing more is wanted of it; then it is not reused.
 _TAIL_SECONDS: Final = 1.0
@@ -31,11 +34,11 @@ class UpstreamAnswer:
     """The answer to one request: its status and headers, then its body piece by piece.
 
     headers: names in lower case. clean_end: whether an end of the body is one of its own framing, not just the
-    connection's close (WIRE 12a). Close it on every way out; until its body has been read to the end that closes the
-    connection too, so that the upstream stops.
+    connection's close (WIRE 12a). span: of the request, in a trace; None where there is none. Close it on every way
+    out; until its body has been read to the end that closes the connection too, so that the upstream stops.
     """
 
-    __slots__ = ("_connection", "_idle_timeout", "_name", "clean_end", "headers", "status")
+    __slots__ = ("_connection", "_idle_timeout", "_name", "clean_end", "headers", "span", "status")
 
     def __init__(self, connection: Connection, name: str, idle_timeout: float) -> None:
         self._connection = connection
@@ -44,6 +47,7 @@ class UpstreamAnswer:
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
         self.clean_end = connection.framed
+        self.span: UpstreamSpan | None = None
 
     @property
     def ended(self) -> bool:
@@ -101,6 +105,13 @@ class UpstreamAnswer:
     def close(self) -> None:
         """Gives the connection back if the body was read to its end, else closes it."""
         self._connection.release()
+        self.end()
+
+    def end(self) -> None:
+        """Nothing more of it matters."""
+        if self.span is not None:
+            self.span.end()
+            self.span = None
 
     async def finish(self) -> None:
         """After the upstream's terminal event: waits a moment for the body's own end, so that the connection can serve

@@ -136,7 +136,10 @@ class Bridge:
         if holders:
             await self._limiter.admit(exchange, holders, request)
         timeout = asked_timeout(exchange.http.headers, self._max_timeout) or route.timeout or self._timeout
-        call = RoutedCall(self._network, route, method, request, timeout, exchange.call_metadata(), single=single)
+        metadata = exchange.call_metadata()
+        call = RoutedCall(
+            self._network, route, method, request, timeout, metadata, single=single, trace=exchange.trace
+        )
         record = exchange.record
         if record is not None:
             record.call, record.request = call, request

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.attempt import Attempt
 from gateway.prices import Prices
 from gateway.record import Outcome, Record
-from gateway.routed import Attempt
 from trestle.v1 import chat_pb2
 
 
