@@ -11,17 +11,14 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_EXPERIMENTAL_RING_HASH_SET_REQUEST_HASH_KEY", "true")
 
 import argparse
+import contextlib
+import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-import uvloop
-
-from gateway.process import serve, server_files
-from gateway.settings import GatewaySettings, admin_keys, check, configured_keys, only_workers
-from gateway.workers import read_links
-from trestle import logs, traces
-from trestle.config import ConfigError, load
+from trestle.config import ConfigError, read
+from trestle.supervise import supervise
 
 
 def main() -> int:
@@ -30,48 +27,50 @@ def main() -> int:
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
     parser.add_argument("--listen", metavar="ADDR", help="instead of gateway.listen; port 0 takes a free one")
     parser.add_argument("--workers", metavar="NAMES", help="only these of gateway.workers, with commas between")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="so many of them, on one port")
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the gateway's part and exit")
     options = parser.parse_args()
-    if options.schema:
-        print(msgspec.json.format(msgspec.json.encode(msgspec.json.schema(GatewaySettings))).decode())
-        return 0
-    if options.config is None:
+    if options.config is None and not options.schema:
         parser.error("--config is needed")
-    try:
-        settings = _read(options)
-        if options.check:
-            configured_keys(settings)
-            read_links(settings)
-            if settings.tls is not None:
-                server_files(settings.tls)
-            if settings.admin is not None:
-                admin_keys(settings.admin)
-            if settings.traces is not None:
-                traces.check("gateway.traces", settings.traces)
-            if settings.database:
-                from gateway.store.database import parse  # noqa: PLC0415 (what it needs is there with accounts only)
+    if options.processes < 1:
+        parser.error("--processes: at least 1")
+    if options.processes > 1 and not (options.check or options.schema):
+        try:
+            return _several(options)
+        except ConfigError as error:
+            print(f"gateway: {error}", file=sys.stderr)
+            return 2
+    from gateway.command import run  # noqa: PLC0415 (who supervises imports no gRPC)
 
-                parse(settings.database)
-            print(f"{options.config}: the gateway's part is right")
-            return 0
-        logs.configure(settings.log_format, settings.log_level, service="gateway")
-        uvloop.run(serve(settings, options.config, lambda: _read(options)))
-    except ConfigError as error:
-        print(f"gateway: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run(options)
 
 
-def _read(options: argparse.Namespace) -> GatewaySettings:
-    """The settings as the file and the command's options say. Raises `ConfigError`."""
-    settings = load(options.config, "gateway", GatewaySettings)
-    if options.listen:
-        settings = msgspec.structs.replace(settings, listen=options.listen)
-    if options.workers is not None:
-        settings = only_workers(settings, [name for name in options.workers.split(",") if name])
-    check(settings)
-    return settings
+def _several(options: argparse.Namespace) -> int:
+    """Raises `ConfigError`."""
+    part = read(options.config).get("gateway") or {}
+    with _port(options.listen or str(part.get("listen", "127.0.0.1:8080"))) as listen:
+        command = ["gateway", "--config", str(options.config), "--listen", listen]
+        if options.workers is not None:
+            command += ["--workers", options.workers]
+        return supervise(command, options.processes, part, service="gateway")
+
+
+@contextlib.contextmanager
+def _port(address: str) -> Iterator[str]:
+    """The address, port 0 as the one that is then free for all of them. Raises `ConfigError`."""
+    host, _, port = address.rpartition(":")
+    if port != "0":
+        yield address
+        return
+    host = host.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            held.bind((host, 0))
+        except OSError as error:
+            raise ConfigError(f"gateway.listen: cannot listen on {address}: {error.strerror}") from None
+        yield f"{address.rpartition(':')[0]}:{held.getsockname()[1]}"
 
 
 if __name__ == "__main__":

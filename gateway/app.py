@@ -30,7 +30,7 @@ from gateway.prices import Prices
 from gateway.record import Observer
 from gateway.routed import Budget, Network
 from gateway.routing import Router
-from gateway.sessions import SessionHub, Sessions
+from gateway.sessions import NoSessions, SessionHub, Sessions
 from gateway.settings import (
     AdminSettings,
     BreakerSettings,
@@ -43,6 +43,7 @@ from gateway.settings import (
 )
 from gateway.workers import Worker, read_links
 from trestle.config import ConfigError
+from trestle.supervise import share
 
 if TYPE_CHECKING:
     from gateway.accounts import Accounts
@@ -211,7 +212,7 @@ async def open_limiter(settings: GatewaySettings, accounts: Accounts | None) -> 
 def open_sessions(settings: GatewaySettings) -> Sessions:
     """In this process, or where all gateways have theirs. Raises `ConfigError` for a Redis that is none."""
     if not settings.redis:
-        return SessionHub(settings.sessions)
+        return SessionHub(settings.sessions) if share()[1] == 1 else NoSessions()
     from gateway.redis import connect  # noqa: PLC0415 (what it needs is there with Redis only)
     from gateway.shared_sessions import SharedSessions  # noqa: PLC0415
 

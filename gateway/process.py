@@ -20,6 +20,7 @@ from gateway.settings import NEEDS_RESTART, GatewaySettings, GatewayTls, check, 
 from gateway.workers import Worker
 from trestle import logs, memory
 from trestle.config import ConfigError
+from trestle.supervise import follow_supervisor
 from trestle.tls import ServerFiles, client_files, http_context
 from trestle.traces import Tracer, TraceSettings
 from trestle.watch import Watch
@@ -74,6 +75,7 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        follow_supervisor(self._stop.set)
         settings, accounts = self._deck.settings, self._parts.accounts
         tls = None if settings.tls is None else server_files(settings.tls)
         context = None if tls is None else http_context(tls)

@@ -16,6 +16,7 @@ from gateway.exchange import Exchange
 from gateway.openai.fields import invalid
 from gateway.record import Outcome, Record
 from gateway.settings import SessionSettings
+from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2, session_pb2
 
 Id = tuple[int, int]
@@ -34,6 +35,21 @@ class Sessions(Protocol):
 
     async def close(self) -> None:
         """Ends every reading."""
+
+
+class NoSessions:
+    """Where nobody can listen: what one of several processes knows the others' listeners would miss."""
+
+    def publish(self, account: str, session: str, event: session_pb2.SessionEvent) -> None:
+        """Nobody hears it."""
+
+    def read(self, account: str, session: str, after: Id) -> AsyncIterator[Sequence[session_pb2.SessionEvent]]:
+        """Raises `CallError` (UNIMPLEMENTED)."""
+        message = "This gateway has several processes, which need gateway.redis to tell of sessions."
+        raise CallError(Reason.UNIMPLEMENTED, message, code="sessions_unavailable")
+
+    async def close(self) -> None:
+        """There is nothing to end."""
 
 
 def event_id(text: str) -> Id:

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from trestle import memory
 from trestle.config import ConfigError
+from trestle.supervise import follow_supervisor
 from trestle.tls import ServerFiles, server_credentials
 from trestle.traces import Tracer, TraceSettings
 from trestle.v1 import worker_service_pb2
@@ -93,6 +94,7 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    follow_supervisor(stop.set)
     await server.start()
     for name in ("", SERVICE):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -37,10 +37,11 @@ class SessionsHandler:
         """Until the client leaves or the gateway ends. `Last-Event-ID` or `after`: where to go on."""
         given = exchange.http.headers.get("last-event-id") or exchange.http.query.get("after", "")
         after = event_id(given)
+        told = self._sessions.read(exchange.identity.account, exchange.named["id"], after)
         answer = SseAnswer(exchange, self._keep_alive, _nothing_more)
         try:
             await answer.send(_HELLO)
-            async for events in self._sessions.read(exchange.identity.account, exchange.named["id"], after):
+            async for events in told:
                 await answer.send(encode(events))
             return await answer.end(b"")
         finally:
