@@ -21,6 +21,7 @@ class AccessLog:
         log.info(
             "request",
             extra={
+                **record.exchange.place(),
                 "kind": record.kind,
                 "model": record.model[:256],
                 "stream": record.stream,

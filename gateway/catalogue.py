@@ -14,6 +14,7 @@ from gateway.openai.errors import model_not_found
 from gateway.routing import Route, Router
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason
+from trestle.logs import failure
 
 log = logging.getLogger("gateway")
 _TIMEOUT = 10.0
@@ -87,4 +88,4 @@ class Catalogue:
         kind = (error.reason, error.status)
         if self._complaints.get(worker) != kind:
             self._complaints[worker] = kind
-            log.warning("the worker %s does not list its models: %s", worker, error.message)
+            log.warning("the worker %s does not list its models", worker, extra=failure(error))

@@ -17,6 +17,7 @@ from gateway.namespace import NOTHING_ADDED, Namespace, namespace_of
 from gateway.settings import DirectorySettings
 from gateway.store.records import Account, Delta, Key
 from trestle.errors import CallError, Reason
+from trestle.logs import first_line
 
 log = logging.getLogger("gateway")
 _PAUSE: Final = 2.0
@@ -87,7 +88,8 @@ class Directory:
                 await self.refresh()
             except CallError as error:
                 if not self._failing:
-                    log.warning("accounts and keys are not kept up: %s (%s)", error.message, error.__cause__)
+                    why = first_line(error.__cause__)
+                    log.warning("accounts and keys are not kept up: %s (%s)", error.message, why)
                 self._failing = True
             except Exception:
                 # One bad row must not end the keeping up for good.

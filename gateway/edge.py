@@ -74,6 +74,7 @@ class Edge:
             endpoint = methods.get(request.method)
             if endpoint is None:
                 return self._unmatched(exchange, methods)
+            exchange.path = endpoint.path
             if not endpoint.guarded:
                 return await endpoint.handler(exchange)
             given = exchange.http.headers
@@ -100,7 +101,7 @@ class Edge:
                 request.transport.abort()
             return web.Response(status=499)
         except Exception:
-            log.exception("%s %s failed", request.method, request.path)
+            log.exception("the gateway failed", extra=exchange.place())
             return exchange.fail(CallError(Reason.INTERNAL, "The gateway failed."))
         finally:
             serving.set(None)

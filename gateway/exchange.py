@@ -13,10 +13,11 @@ import msgspec
 from aiohttp import hdrs, web
 
 from gateway.calls import Metadata
-from gateway.identity import DEFAULT_ACCOUNT, NOBODY
+from gateway.identity import DEFAULT_ACCOUNT, UNKNOWN
 from gateway.openai.errors import error_answer, refusal
 from gateway.record import Record
 from trestle.errors import CallError, Reason
+from trestle.logs import failure
 
 if TYPE_CHECKING:
     from gateway.tracing import Trace
@@ -30,10 +31,10 @@ _ID: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?")
 
 class Exchange:
     """One request on its way. id: taken from `x-request-id` or made. named: what stands in its path in place of the
-    endpoint's variables. identity: who asks; nobody in particular until the key has been seen. agent: the name of the
+    endpoint's variables. identity: who asks; `UNKNOWN` until the key has been seen. agent: the name of the
     one that was asked for. ignored: parameters that it overrides. record: where its end is written down; None where
     that is not done. standing: headers that say how much more its key may use; None where nothing limits it. trace: its
-    spans; None where there are none."""
+    spans; None where there are none. path: the pattern of the endpoint that answers it; empty where none does."""
 
     __slots__ = (
         "_shared",
@@ -44,6 +45,7 @@ class Exchange:
         "identity",
         "ignored",
         "named",
+        "path",
         "record",
         "standing",
         "trace",
@@ -56,8 +58,9 @@ class Exchange:
         self.record: Record | None = None
         self.standing: Mapping[str, str] | None = None
         self.trace: Trace | None = None
-        self.identity = NOBODY
+        self.identity = UNKNOWN
         self.agent = ""
+        self.path = ""
         self.ignored: list[str] = []
         self.id = "req_" + os.urandom(16).hex()
         self._shared = shared
@@ -99,7 +102,9 @@ class Exchange:
 
     def log_fields(self) -> dict[str, str]:
         """What every line of the log that is written for it says."""
-        fields = {"request_id": self.id, "account": self.identity.account, "key": self.identity.key}
+        fields = {"request_id": self.id, "account": self.identity.account}
+        if self.identity.key:
+            fields["key"] = self.identity.key
         for field, name in _IDS.items():
             value = self.http.headers.get(name)
             if value is not None and _ID.fullmatch(value):
@@ -132,18 +137,15 @@ class Exchange:
             self.record.error = error
         log.log(
             logging.WARNING if status >= 500 else logging.INFO,
-            "%s %s -> %d: %s",
-            self.http.method,
-            self.http.path,
-            status,
-            error.message,
-            extra={
-                "reason": error.reason.value,
-                "upstream": error.upstream,
-                "upstream_status": error.upstream_status,
-                **self.log_fields(),
-            },
+            "the request failed",
+            extra={**self.place(), "status": status, **failure(error), **self.log_fields()},
         )
+
+    def place(self) -> dict[str, object]:
+        """What it asked for, as fields of a line in the log: of its path the endpoint's pattern, as the rest is the
+        client's own words."""
+        method = self.http.method
+        return {"method": method if method in hdrs.METH_ALL else None, "path": self.path or None}
 
     def refuse_path(self, methods: Iterable[str]) -> web.Response:
         """The answer where nobody serves this path (methods is empty), or only with other methods."""

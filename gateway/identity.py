@@ -53,3 +53,5 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
 
 NOBODY: Final = Identity(DEFAULT_ACCOUNT, "")
 """Who calls an open gateway without a key of an account."""
+UNKNOWN: Final = Identity("", "", frozenset())
+"""Who asks, until the key has been seen."""

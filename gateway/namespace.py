@@ -16,6 +16,7 @@ from gateway.routing import Route
 from gateway.settings import OwnTarget, Target
 from gateway.store.records import Names, OwnAgent, OwnCredential, OwnModel
 from trestle.errors import CallError
+from trestle.logs import failure, words
 from trestle.openjson import NOTHING
 
 log = logging.getLogger("gateway")
@@ -85,13 +86,18 @@ def namespace_of(names: Names) -> Namespace:
         try:
             models[model.name] = _model(model, credentials)
         except (CallError, msgspec.DecodeError) as error:
-            log.warning("the model %s of the account %s cannot be used: %s", model.name, model.account, error)
+            log.warning("the model %s of the account %s cannot be used", model.name, model.account, extra=_why(error))
     for agent in names.agents:
         try:
             agents[agent.name] = agent_of(agent)
         except (CallError, msgspec.DecodeError) as error:
-            log.warning("the agent %s of the account %s cannot be used: %s", agent.name, agent.account, error)
+            log.warning("the agent %s of the account %s cannot be used", agent.name, agent.account, extra=_why(error))
     return Namespace(models, agents, credentials)
+
+
+def _why(error: CallError | msgspec.DecodeError) -> dict[str, object]:
+    """As fields of a line in the log; what is at fault may be an agent's own text."""
+    return {**failure(error), "param": error.param} if isinstance(error, CallError) else {"why": words(error)}
 
 
 def _model(record: OwnModel, credentials: Mapping[str, OwnCredential]) -> AddedModel:

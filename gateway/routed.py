@@ -16,6 +16,7 @@ from gateway.routing import Route
 from gateway.settings import OwnTarget, RetrySettings, Target
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason
+from trestle.logs import failure
 
 if TYPE_CHECKING:
     from gateway.tracing import Trace
@@ -171,9 +172,9 @@ class RoutedCall:
         if last or not error.another_may_help or self._loop.time() >= self._deadline:
             return False
         if not self._network.budget.spend():
-            log.warning("%s failed, and no more targets may be asked now: %s", target, error.reason.value)
+            log.warning("a target failed, and no more may be asked now", extra=_failed(target, error))
             return False
-        log.info("%s failed, moving on: %s %s", target, error.reason.value, error.message)
+        log.info("a target failed, moving on", extra=_failed(target, error))
         self.close()
         self._at += 1
         return True
@@ -270,6 +271,11 @@ class RoutedCall:
             return await self._start(self._at + 1)
         except CallError:
             return None
+
+
+def _failed(target: Target, error: CallError) -> dict[str, object]:
+    """As fields of a line in the log."""
+    return {**failure(error), "worker": target.worker, "upstream": target.upstream, "target_model": target.model}
 
 
 def by_weight(targets: tuple[Target, ...]) -> tuple[Target, ...]:

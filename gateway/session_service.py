@@ -16,6 +16,7 @@ from gateway.openai.fields import invalid
 from gateway.sessions import Sessions, event_id
 from trestle.config import ConfigError
 from trestle.errors import DETAILS_KEY, CallError
+from trestle.logs import failure
 from trestle.tls import ServerFiles, server_credentials
 from trestle.v1 import session_pb2, session_service_pb2, session_service_pb2_grpc
 
@@ -43,7 +44,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
                 raise invalid("session", "Invalid value for 'session': it must be 1 to 128 characters.")
             after = event_id(request.after)
         except CallError as error:
-            log.info("a watch of a session is refused: %s", error.message)
+            log.info("a watch of a session is refused", extra=failure(error))
             await context.abort(_STATUSES[error.status], error.text, ((DETAILS_KEY, error.to_status()),))
         async for events in self._sessions.read(account, request.session, after):
             for event in events:

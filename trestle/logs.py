@@ -2,11 +2,16 @@
 
 Every line of this process goes through here, libraries' too. What a line says of the request that it belongs to is put
 together when it is written; a request that writes none pays for one context variable.
+
+A line says what happened in words of this project and of its configuration. What a client, an upstream or an exception
+said may be a prompt, an answer or a key: no line repeats it.
 """
 
 from __future__ import annotations
 
 import logging
+import re
+import traceback
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -14,7 +19,22 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 import msgspec
 import structlog
 
+from trestle.errors import CallError, Reason
+
 Form: TypeAlias = Literal["text", "json"]
+_OURS: Final = ("gateway", "worker", "trestle")
+OWN_WORDS: Final = frozenset(
+    {
+        Reason.UNSPECIFIED,
+        Reason.UNAUTHENTICATED,
+        Reason.OVERLOADED,
+        Reason.INTERNAL,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.RATE_LIMITED,
+        Reason.UPSTREAM_UNREACHABLE,
+    }
+)
+"""Reasons whose messages are this project's, or gRPC's, and quote nobody."""
 _QUOTED: Final = frozenset(' "=\n\r\t')
 _FIRST: Final = ("timestamp", "level", "service", "family", "logger", "event", "exception", "stack")
 _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
@@ -28,14 +48,18 @@ class Served(Protocol):
 
 
 serving: Final[ContextVar[Served | None]] = ContextVar("serving", default=None)
-"""What this task serves now."""
+"""What this task serves now. Something small: a pooled connection keeps the context that it was made in."""
 
 
 def configure(form: Form, level: str, **always: str) -> None:
-    """Lines to standard error from now on. always: fields of every line, as `service`."""
+    """Lines to standard error from now on. level: as `set_level` has it. always: fields of every line, as `service`."""
 
     def add(logger: object, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event.update(always)
+        event["event"] = _said(event["logger"], event["event"])
+        failed = event.pop("exc_info", None)
+        if failed and failed[1] is not None:
+            event["exception"] = _where(failed[1])
         served = serving.get()
         if served is not None:
             for field, value in served.log_fields().items():
@@ -54,12 +78,66 @@ def configure(form: Form, level: str, **always: str) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 add,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.format_exc_info,
                 _json if form == "json" else _text,
             ],
         )
     )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """What is written of our own lines. Libraries are heard from a warning on, whatever the level: what they say in
+    passing holds statements and their values, and headers."""
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level.upper())
+
+
+def failure(error: CallError) -> dict[str, object]:
+    """An error as fields of a line. Its message is for the caller's eyes: it may quote the request, or an upstream that
+    quotes it; it stands here, as `why`, where it cannot."""
+    fields: dict[str, object] = {"reason": error.reason.value}
+    if error.upstream:
+        fields["upstream"] = error.upstream
+    if error.upstream_status is not None:
+        fields["upstream_status"] = error.upstream_status
+    elif error.reason in OWN_WORDS:
+        fields["why"] = error.message
+    return fields
+
+
+def words(error: BaseException) -> str:
+    """What an exception may say in a line: its kind, and of the system's errors what the system calls them."""
+    kind = type(error).__name__
+    return f"{kind}: {error.strerror}" if isinstance(error, OSError) and error.strerror else kind
+
+
+def first_line(error: BaseException | None) -> str:
+    """What the failure of a database may say in a line: below its first one stand statements, and rows."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _said(logger: str, event: str) -> str:
+    """Of a library's words the first line; below it stand what it was about, and what was said. asyncio's first line
+    itself goes on with arguments."""
+    if logger.partition(".")[0] in _OURS:
+        return event
+    first = event.partition("\n")[0]
+    return re.split("[(<]", first, maxsplit=1)[0].rstrip() if logger == "asyncio" else first
+
+
+def _where(error: BaseException) -> str:
+    """Where an exception comes from, as Python shows it, but for its text."""
+    shown: list[str] = []
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        stack = "".join(traceback.format_tb(cause.__traceback__))
+        shown.append(f"Traceback (most recent call last):\n{stack}{words(cause)}")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\n\n".join(reversed(shown))
 
 
 def _json(logger: object, name: str, event: MutableMapping[str, Any]) -> str:
@@ -68,7 +146,8 @@ def _json(logger: object, name: str, event: MutableMapping[str, Any]) -> str:
 
 
 def _text(logger: object, name: str, event: MutableMapping[str, Any]) -> str:
-    at, level, said = event.pop("timestamp"), event.pop("level"), event.pop("event")
+    at, level = event.pop("timestamp"), event.pop("level")
+    said = event.pop("event").replace("\r", "\\r").replace("\n", "\\n")
     who = " ".join(event.pop(field) for field in ("service", "family") if field in event)
     failure = event.pop("exception", "")
     if event["logger"] == who.partition(" ")[0]:

@@ -190,7 +190,8 @@ async def _turn_away(requests: object, context: Context) -> None:
 
 
 async def _refuse(context: Context, status: grpc.StatusCode, message: str) -> None:
-    log.warning("a call from %s is refused: %s", context.peer(), message)
+    given = dict(context.invocation_metadata() or ()).get("x-request-id", "")
+    log.warning("a call from %s is refused: %s", context.peer(), message, extra={"request_id": given, "account": ""})
     await context.abort(status, message)
 
 

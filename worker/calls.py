@@ -7,12 +7,12 @@ import logging
 import sys
 import urllib.parse
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 import grpc
 
 from trestle.errors import DETAILS_KEY, CallError, Reason
-from trestle.logs import serving
+from trestle.logs import failure, serving
 from trestle.v1 import chat_pb2
 from worker.callers import caller
 
@@ -34,6 +34,25 @@ _NO_RETRY: Final = ("grpc-retry-pushback-ms", "-1")
 # A call ends so many seconds before its gRPC deadline, or this share of the time it had, whichever is less.
 _MARGIN: Final = 0.2
 _MARGIN_SHARE: Final = 0.1
+
+
+class _Whose(NamedTuple):
+    """What stands on every line of the log about a call."""
+
+    caller: str
+    account: str
+    request_id: str
+    session: str
+    client: str
+
+    def log_fields(self) -> dict[str, str]:
+        """What every line of the log that is written for it says."""
+        fields = {"caller": self.caller, "account": self.account, "request_id": self.request_id}
+        if self.session:
+            fields["session"] = self.session
+        if self.client:
+            fields["client"] = self.client
+        return fields
 
 
 class CallMetadata:
@@ -98,7 +117,6 @@ class CallMetadata:
         self.deadline: float | None = (
             None if left is None else now + left - min(_MARGIN, left * _MARGIN_SHARE)
         )
-        serving.set(self)
         for name, value in context.invocation_metadata() or ():
             if name == "x-request-id":
                 self.request_id = _text(value)
@@ -117,6 +135,7 @@ class CallMetadata:
                     self.client = _text(value)
                 elif name == _CREDENTIAL and isinstance(value, bytes):
                     self.credential = value
+        serving.set(_Whose(self.caller, self.account, self.request_id, self.session, self.client))
 
     def carried(self) -> dict[str, str]:
         """Headers that go to upstreams with what is asked for it."""
@@ -165,15 +184,6 @@ class CallMetadata:
                 "seconds": round(self.seconds(), 3),
             },
         )
-
-    def log_fields(self) -> dict[str, str]:
-        """What every line of the log that is written for it says."""
-        fields = {"caller": self.caller, "account": self.account, "request_id": self.request_id}
-        if self.session:
-            fields["session"] = self.session
-        if self.client:
-            fields["client"] = self.client
-        return fields
 
 
 def _text(value: str | bytes) -> str:
@@ -260,17 +270,7 @@ async def _guarded(work: Awaitable[T], context: Context, call: CallMetadata) -> 
 async def _fail(error: CallError, context: Context, call: CallMetadata) -> NoReturn:
     call.status = STATUS_CODES[error.status].name
     call.usage = error.usage or call.usage
-    log.warning(
-        "%s failed: %s",
-        call.method,
-        error.message,
-        extra={
-            "status": call.status,
-            "reason": error.reason.value,
-            "upstream": error.upstream,
-            "upstream_status": error.upstream_status,
-        },
-    )
+    log.warning("%s failed", call.method, extra={"status": call.status, **failure(error)})
     trailers: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, error.to_status()),)
     if error.reason is not Reason.OVERLOADED:
         # One layer tries again, and this was it: gRPC's own retries, which callers may have set up, are to stop. Only

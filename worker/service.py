@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from trestle.errors import CallError, Reason
+from trestle.logs import failure
 from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moderation_pb2
 from worker.calls import (
     CallMetadata,
@@ -157,7 +158,8 @@ class RemoteService:
         for client, models in zip(self._clients.values(), listed, strict=True):
             if isinstance(models, CallError):
                 # One upstream that cannot be asked must not hide the others' models.
-                log.info("the models of upstream %s cannot be listed: %s", client.upstream.name, models.message)
+                extra = {**failure(models), "upstream": client.upstream.name}
+                log.info("an upstream's models cannot be listed", extra=extra)
                 failed.append(models)
             elif isinstance(models, BaseException):
                 raise models
@@ -254,10 +256,9 @@ class RemoteService:
                 if pause is None:
                     raise
                 log.info(
-                    "the upstream %s failed (%s), once more in %.2f s",
-                    client.upstream.name,
-                    error.reason.value,
+                    "the upstream failed, once more in %.2f s",
                     pause,
+                    extra={**failure(error), "upstream": client.upstream.name},
                 )
             await asyncio.sleep(pause)
             attempt += 1
@@ -339,8 +340,12 @@ async def _relay(
 
 def _hide(credential: str, error: CallError) -> None:
     """An upstream may say what it was shown; nobody else is to read that."""
-    if credential and credential in error.message:
-        error.message = error.message.replace(credential, "[hidden]")
+    if not credential:
+        return
+    for name in ("message", "type", "code", "param"):
+        said = getattr(error, name)
+        if said is not None and credential in said:
+            setattr(error, name, said.replace(credential, "[hidden]"))
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

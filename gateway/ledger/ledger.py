@@ -22,6 +22,7 @@ from gateway.record import Record
 from gateway.settings import LedgerSettings
 from gateway.store.usage import DAY_MS, UsageStore, Which
 from trestle.errors import CallError
+from trestle.logs import first_line
 
 log = logging.getLogger("gateway")
 T = TypeVar("T")
@@ -161,7 +162,7 @@ class Ledger:
                     await self._adopt()
                 await self._deliver()
             except CallError as error:
-                said = f"{error.message} ({error.__cause__})"
+                said = f"{error.message} ({first_line(error.__cause__)})"
                 self._complain("database", f"rows of the ledger wait in the outbox: {said}")
             except OSError as error:
                 self._complain("reading", f"the outbox cannot be read: {error}")

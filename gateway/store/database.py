@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from gateway.store.schema import CHANGES, VERSION
 from trestle.config import ConfigError
 from trestle.errors import CallError, Reason
+from trestle.logs import first_line
 
 log = logging.getLogger("gateway")
 KEPT_CHANGES: Final = 10_000
@@ -113,7 +114,7 @@ async def _failures(timeout: float) -> AsyncIterator[None]:
     except IntegrityError:
         raise
     except (SQLAlchemyError, OSError, TimeoutError) as error:
-        log.debug("the database failed: %s", error)
+        log.debug("the database failed: %s", first_line(error))
         raise CallError(
             Reason.OVERLOADED,
             "The database cannot be reached.",
@@ -124,12 +125,16 @@ async def _failures(timeout: float) -> AsyncIterator[None]:
 
 def _postgresql(url: URL) -> AsyncEngine:
     return create_async_engine(
-        url, pool_pre_ping=True, pool_timeout=_CONNECT_TIMEOUT, connect_args={"timeout": _CONNECT_TIMEOUT}
+        url,
+        pool_pre_ping=True,
+        pool_timeout=_CONNECT_TIMEOUT,
+        connect_args={"timeout": _CONNECT_TIMEOUT},
+        hide_parameters=True,
     )
 
 
 def _sqlite(url: URL) -> AsyncEngine:
-    engine = create_async_engine(url, pool_timeout=_CONNECT_TIMEOUT)
+    engine = create_async_engine(url, pool_timeout=_CONNECT_TIMEOUT, hide_parameters=True)
 
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, record: object) -> None:

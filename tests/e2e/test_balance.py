@@ -21,7 +21,7 @@ from support.upstream import PATIENCE
 from trestle.v1 import chat_pb2, worker_service_pb2_grpc
 
 STALLS: Final = "echo?fault=stall&after=1"
-_CALL: Final = re.compile(r"call caller=edge .*method=Chat .*session='(.*?)'")
+_CALL: Final = re.compile(r"call caller=edge .*method=Chat(?:.* session=(\S+))?")
 
 
 class Replica:
