@@ -44,7 +44,9 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
                 raise invalid("session", "Invalid value for 'session': it must be 1 to 128 characters.")
             after = event_id(request.after)
         except CallError as error:
-            log.info("a watch of a session is refused", extra=failure(error))
+            given = dict(context.invocation_metadata() or ()).get("x-request-id", "")
+            extra = {**failure(error), "request_id": given, "account": ""}
+            log.info("a watch of a session is refused", extra=extra)
             await context.abort(_STATUSES[error.status], error.text, ((DETAILS_KEY, error.to_status()),))
         async for events in self._sessions.read(account, request.session, after):
             for event in events:

@@ -47,7 +47,7 @@ class _Whose(NamedTuple):
 
     def log_fields(self) -> dict[str, str]:
         """What every line of the log that is written for it says."""
-        fields = {"caller": self.caller, "account": self.account, "request_id": self.request_id}
+        fields = {"caller": self.caller, "account": self.account, "request_id": self.request_id[:128]}
         if self.session:
             fields["session"] = self.session
         if self.client:
@@ -175,7 +175,7 @@ class CallMetadata:
                 "caller": self.caller,
                 "account": self.account,
                 "method": self.method,
-                "model": getattr(self.request, "model", ""),
+                "model": getattr(self.request, "model", "")[:256],
                 "upstream": self.upstream,
                 "status": self.status,
                 "input_tokens": None if usage is None else usage.input_tokens,

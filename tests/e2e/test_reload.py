@@ -168,3 +168,20 @@ async def test_a_mounted_config_map(tmp_path: Path) -> None:
             listening.terminate()
             async with asyncio.timeout(PATIENCE):
                 assert await listening.wait() == 0
+
+
+async def test_how_lines_are_written_changes_too(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        it.write(it.settings(log_format="json", access_log=True))
+        await it.served.logged('"event":"the configuration has been read anew"')
+        it.upstream.will(Reply.json(completion()))
+        assert (await it.client.chat(ask("old"), x_request_id="r1")).status == 200
+        (line,) = (await it.served.logged('"event":"request"')).splitlines()
+        assert json.loads(line)["request_id"] == "r1"
+        it.write(it.settings(log_level="warning", access_log=True))
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                it.upstream.will(Reply.json(completion()))
+                assert (await it.client.chat(ask("old"))).status == 200
+                if not it.served.new_log():
+                    break
