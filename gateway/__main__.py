@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--listen", metavar="ADDR", help="instead of gateway.listen; port 0 takes a free one")
     parser.add_argument("--workers", metavar="NAMES", help="only these of gateway.workers, with commas between")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="so many of them, on one port")
+    parser.add_argument("--doctor", action="store_true", help="look at all that it needs (`trestle doctor`), and exit")
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the gateway's part and exit")
     options = parser.parse_args()
@@ -35,7 +36,7 @@ def main() -> int:
         parser.error("--config is needed")
     if options.processes < 1:
         parser.error("--processes: at least 1")
-    if options.processes > 1 and not (options.check or options.schema):
+    if options.processes > 1 and not (options.check or options.doctor or options.schema):
         try:
             return _several(options)
         except ConfigError as error:

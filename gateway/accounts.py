@@ -49,7 +49,7 @@ class Accounts:
             except CallError as error:
                 raise ConfigError(f"gateway.database: cannot be used: {error.__cause__}") from None
             usage = UsageStore(database)
-            folder = _outbox(settings, database)
+            folder = outbox_folder(settings, database)
             try:
                 ledger = Ledger.open(usage, folder, settings.ledger, Prices(settings.prices))
             except OSError as error:
@@ -90,7 +90,8 @@ class Accounts:
         await self._database.close()
 
 
-def _outbox(settings: GatewaySettings, database: Database) -> Path:
+def outbox_folder(settings: GatewaySettings, database: Database) -> Path:
+    """Where rows of the ledger wait for the database."""
     if settings.ledger.outbox:
         return Path(settings.ledger.outbox)
     file = database.url.database if database.url.get_backend_name() == "sqlite" else None

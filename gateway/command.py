@@ -19,7 +19,7 @@ from gateway.settings import (
     only_workers,
 )
 from gateway.workers import read_links
-from trestle import logs, traces
+from trestle import findings, logs, traces
 from trestle.config import ConfigError, load
 from trestle.supervise import divided, share, shifted
 
@@ -34,6 +34,12 @@ def run(options: argparse.Namespace) -> int:
         if options.check:
             _check(settings)
             print(f"{options.config}: the gateway's part is right")
+            return 0
+        if options.doctor:
+            from gateway.doctor import look  # noqa: PLC0415 (for who looks alone)
+
+            _check(settings)
+            findings.tell(uvloop.run(look(settings)))
             return 0
         logs.configure(settings.log_format, settings.log_level, service="gateway")
         uvloop.run(serve(settings, options.config, lambda: _read(options)))

@@ -28,6 +28,8 @@ def main() -> int:
     parser.add_argument(
         "--if-configured", action="store_true", help="end in peace, status 0, when a credential is not set"
     )
+    parser.add_argument("--ask", action="store_true", help="with --doctor: ask upstreams for their models")
+    parser.add_argument("--doctor", action="store_true", help="look at all that it needs (`trestle doctor`), and exit")
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the worker's part and exit")
     parser.add_argument("--parameters", action="store_true", help="print what families make of parameters and exit")
@@ -37,7 +39,7 @@ def main() -> int:
         parser.error("FAMILY and --config are needed")
     if options.processes < 1:
         parser.error("--processes: at least 1")
-    if options.processes > 1 and not options.check:
+    if options.processes > 1 and not (options.check or options.doctor):
         try:
             return _several(options)
         except ConfigError as error:

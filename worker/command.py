@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from trestle import logs, traces
+from trestle import findings, logs, traces
 from trestle.config import ConfigError, load
 from trestle.supervise import divided, share, shifted
 from trestle.tls import ServerFiles
@@ -50,6 +50,11 @@ def run(options: argparse.Namespace) -> int:
             if options.processes > 1:
                 shared(settings, options.family, 0, options.processes)
             print(f"{options.config}: the {options.family} worker's part is right")
+            return 0
+        if options.doctor:
+            from worker.doctor import look  # noqa: PLC0415 (for who looks alone)
+
+            findings.tell(uvloop.run(look(settings, family, ask=options.ask)))
             return 0
         if options.listen:
             settings = msgspec.structs.replace(settings, listen=options.listen)

@@ -12,6 +12,8 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
@@ -43,12 +45,27 @@ async def migrate(database: Database) -> None:
         raise ConfigError(f"gateway.database: cannot be used: {error.__cause__}") from None
 
 
+async def is_up_to_date(database: Database) -> bool:
+    """Whether its tables are those of this version. Raises `CallError` while it cannot be reached."""
+
+    def current(connection: Connection) -> str | None:
+        return MigrationContext.configure(connection).get_current_revision()
+
+    async with database.reading() as connection:
+        return await connection.run_sync(current) == ScriptDirectory.from_config(_config()).get_current_head()
+
+
 def _upgrade(connection: Connection) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _config() -> Config:
     config = Config()
     # The interpolation of a configuration file would take a % of the path for its own.
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config
 
 
 async def _to_wal(database: Database) -> None:

@@ -68,11 +68,12 @@ class Authority:
         self.ca.write_bytes(_pem(own.sign(self._key, hashes.SHA256())))
         self._issued = 0
 
-    def issue(self, *names: str, expired: bool = False) -> Files:
-        """A certificate for these: DNS names, IP addresses, and URIs where there is `://`."""
+    def issue(self, *names: str, expired: bool = False, days: int = 9) -> Files:
+        """A certificate for these: DNS names, IP addresses, and URIs where there is `://`. days: that it is good
+        for."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = [_general(name) for name in names]
-        builder = self._builder(x509.Name([]), key, expired)
+        builder = self._builder(x509.Name([]), key, -1 if expired else days)
         signed = builder.add_extension(x509.SubjectAlternativeName(alternatives), True).sign(self._key, hashes.SHA256())
         self._issued += 1
         stem = self._folder / f"{self.ca.stem}-{self._issued}"
@@ -86,7 +87,7 @@ class Authority:
         return files
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, expired: bool = False
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int = 9
     ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
@@ -96,7 +97,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - 9 * _DAY)
-            .not_valid_after(now - _DAY if expired else now + 9 * _DAY)
+            .not_valid_after(now + days * _DAY)
         )
 
 

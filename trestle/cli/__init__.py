@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from trestle import __version__
-from trestle.cli import accounts, admin, chat, services, up, usage
+from trestle.cli import accounts, admin, chat, doctor, services, up, usage
 from trestle.config import ConfigError
 
 _DEFAULT_CONFIG = Path("trestle.yaml")
@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return admin.run(options)
             case "seal-keys":
                 return services.seal_keys()
+            case "doctor":
+                return doctor.doctor(options.config, ask=options.ask, as_json=options.json)
             case "config check":
                 return services.check(options.config)
             case _:
@@ -51,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model", help="which model answers (default: the gateway's first)")
     command.add_argument("--system", metavar="TEXT", help="a system message to begin with")
     command.epilog = "The key is taken from the environment variable TRESTLE_KEY."
+
+    command = commands.add_parser("doctor", help="look at all that a configuration needs, and say what to do")
+    command.set_defaults(command="doctor")
+    _add_config(command)
+    command.add_argument("--ask", action="store_true", help="also ask upstreams for their models, with our credentials")
+    command.add_argument("--json", action="store_true", help="a line of JSON for each finding")
 
     accounts.add(commands)
     usage.add(commands)
