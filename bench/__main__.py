@@ -66,6 +66,9 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", choices=SCENARIOS, metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; repeatable"
     )
+    parser.add_argument(
+        "--recorded", action="store_true", help="with metrics in both services and the ledger, in SQLite"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure and run there")
     options = parser.parse_args()
     length = QUICK if options.quick else FULL
@@ -74,7 +77,7 @@ def main() -> int:
     facts = about()
     print("\n".join(f"{name}: {fact}" for name, fact in facts.items()))
     try:
-        runs = measure_all(chosen, length, rounds)
+        runs = measure_all(chosen, length, rounds, recorded=options.recorded)
     except (LostError, StartError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -88,12 +91,17 @@ def main() -> int:
     return 0
 
 
-def measure_all(chosen: Mapping[str, Scenario], length: Length, rounds: int) -> dict[tuple[str, str], list[Measured]]:
+def measure_all(
+    chosen: Mapping[str, Scenario], length: Length, rounds: int, *, recorded: bool = False
+) -> dict[tuple[str, str], list[Measured]]:
     """Every scenario through every way in turn, so that a slow minute of the machine does not fall on one of them; as
-    often as there are rounds. Raises `LostError`, `StartError`."""
+    often as there are rounds. recorded: as in `services.ways`. Raises `LostError`, `StartError`."""
     runs: dict[tuple[str, str], list[Measured]] = {}
     models = list(dict.fromkeys(scenario.model(length) for scenario in chosen.values()))
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, ways(Path(scratch), models) as open_ways:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as scratch,
+        ways(Path(scratch), models, recorded=recorded) as open_ways,
+    ):
         for number, (name, scenario), way in itertools.product(range(rounds), chosen.items(), open_ways):
             if not scenario.ways or way.name in scenario.ways:
                 measured = _run_one(number, name, way, scenario.job(way, length))

@@ -66,11 +66,11 @@ def _port(process: subprocess.Popen[bytes], name: str, log: Path) -> int:
 
 
 @contextlib.contextmanager
-def ways(scratch: Path, models: list[str]) -> Iterator[list[Way]]:
+def ways(scratch: Path, models: list[str], *, recorded: bool = False) -> Iterator[list[Way]]:
     """All that this project needs, started: the upstream itself, the floor, and our gateway with a worker.
 
-    scratch: an empty directory for configuration and logs. models: the names that will be asked for. Raises
-    `StartError`.
+    scratch: an empty directory for configuration and logs. models: the names that will be asked for. recorded: both
+    services have their metrics, and the gateway its ledger, in SQLite. Raises `StartError`.
     """
     with contextlib.ExitStack() as stack:
 
@@ -80,9 +80,10 @@ def ways(scratch: Path, models: list[str]) -> Iterator[list[Way]]:
         upstream, upstream_port = start("upstream", "bench.upstream")
         proxy, proxy_port = start("proxy", "bench.proxy", f"127.0.0.1:{upstream_port}")
         config = scratch / "trestle.yaml"
-        config.write_text(json.dumps(_config(upstream_port, 0, models)))  # JSON is YAML
+        extra = _recording(scratch) if recorded else {}
+        config.write_text(json.dumps(_config(upstream_port, 0, models, extra)))  # JSON is YAML
         worker, worker_port = start("worker", "worker", "openai", "--config", str(config), "--listen", "127.0.0.1:0")
-        config.write_text(json.dumps(_config(upstream_port, worker_port, models)))
+        config.write_text(json.dumps(_config(upstream_port, worker_port, models, extra)))
         gateway, gateway_port = start("gateway", "gateway", "--config", str(config), "--listen", "127.0.0.1:0")
         yield [
             Way("upstream", upstream_port, {"upstream": upstream}),
@@ -96,16 +97,25 @@ def ways(scratch: Path, models: list[str]) -> Iterator[list[Way]]:
         ]
 
 
-def _config(upstream_port: int, worker_port: int, models: list[str]) -> dict[str, object]:
-    """The services' defaults, with a key, one worker, one upstream."""
+def _recording(scratch: Path) -> dict[str, dict[str, object]]:
+    metrics: dict[str, object] = {"metrics": "127.0.0.1:0"}
+    return {"gateway": {**metrics, "database": f"sqlite:///{scratch}/ledger.db"}, "worker": metrics}
+
+
+def _config(
+    upstream_port: int, worker_port: int, models: list[str], extra: Mapping[str, Mapping[str, object]]
+) -> dict[str, object]:
+    """The services' defaults, with a key, one worker, one upstream. extra: beside them, by service."""
     return {
         "gateway": {
+            **extra.get("gateway", {}),
             "auth": "keys",
             "keys": [{"name": "bench", "sha256": hashlib.sha256(_KEY.encode()).hexdigest()}],
             "workers": {"openai": f"127.0.0.1:{worker_port}"},
             "models": [{"name": name, "targets": [{"worker": "openai", "model": name}]} for name in models],
         },
         "worker": {
+            **extra.get("worker", {}),
             "openai": {"upstreams": {"bench": {"base_url": f"http://127.0.0.1:{upstream_port}/v1", "models": models}}}
         },
     }
