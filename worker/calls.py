@@ -211,6 +211,10 @@ class Calls:
         self.tracing: Tracing | None = None
         self._emptied: asyncio.Event | None = None
 
+    def limit(self, most: int, logged: Literal["direct", "all", "none"]) -> None:
+        """From now on; as at the beginning."""
+        self._most, self._logged = most, logged
+
     async def run(self, work: Coroutine[Any, Any, T], context: Context, call: CallMetadata) -> T:
         """The outcome of a method's work; what it raises ends the call with a status and its details, and is logged."""
         if self.open >= self._most:

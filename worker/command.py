@@ -34,10 +34,7 @@ def run(options: argparse.Namespace) -> int:
         return 0 if uvloop.run(probe(options.probe)) else 1
     family = registry.family(options.family)
     try:
-        # Other families' blocks may stand in the file; they are checked by their own workers.
-        others = dict.fromkeys(registry.names())
-        settings = load(options.config, "worker", settings_type({**others, options.family: family}))
-        check(settings)
+        settings = _read(options, family)
         if options.check:
             Callers(settings.callers)
             if settings.tls is not None:
@@ -47,8 +44,6 @@ def run(options: argparse.Namespace) -> int:
             vault_of(settings.name, settings.seal_key_envs)
             if settings.traces is not None:
                 traces.check("worker.traces", settings.traces)
-            if options.processes > 1:
-                shared(settings, options.family, 0, options.processes)
             print(f"{options.config}: the {options.family} worker's part is right")
             return 0
         if options.doctor:
@@ -56,15 +51,8 @@ def run(options: argparse.Namespace) -> int:
 
             findings.tell(uvloop.run(look(settings, family, ask=options.ask)))
             return 0
-        if options.listen:
-            settings = msgspec.structs.replace(settings, listen=options.listen)
-        if options.health is not None:
-            settings = msgspec.structs.replace(settings, health=options.health)
-        index, of = share()
-        if of > 1:
-            settings = shared(settings, options.family, index, of)
         logs.configure(settings.log_format, settings.log_level, service="worker", family=options.family)
-        uvloop.run(serve(family, settings))
+        uvloop.run(serve(family, settings, options.config, lambda: _read(options, family)))
     except MissingCredential as error:
         print(f"worker {options.family}: {error}", file=sys.stderr)
         return 0 if options.if_configured else 2
@@ -72,6 +60,20 @@ def run(options: argparse.Namespace) -> int:
         print(f"worker {options.family}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _read(options: argparse.Namespace, family: Any) -> WorkerSettings:
+    """The settings as the file, the command's options, and this process's share say. Raises `ConfigError`."""
+    # Other families' blocks may stand in the file; they are checked by their own workers.
+    others = dict.fromkeys(registry.names())
+    settings = load(options.config, "worker", settings_type({**others, options.family: family}))
+    check(settings)
+    if options.listen:
+        settings = msgspec.structs.replace(settings, listen=options.listen)
+    if options.health is not None:
+        settings = msgspec.structs.replace(settings, health=options.health)
+    index, of = (0, options.processes) if options.check else share()
+    return settings if of == 1 else shared(settings, options.family, index, of)
 
 
 def shared(settings: WorkerSettings, family: str, index: int, of: int) -> WorkerSettings:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -18,16 +20,16 @@ from trestle.supervise import follow_supervisor
 from trestle.tls import ServerFiles, server_credentials
 from trestle.traces import Tracer, TraceSettings
 from trestle.v1 import worker_service_pb2
+from trestle.watch import Watch
 from worker import load
 from worker.callers import Callers, Door
 from worker.calls import Calls
-from worker.credentials import tokens_for
 from worker.family import LocalFamily, RemoteFamily
 from worker.local import LocalService
 from worker.methods import Methods, Servicer
+from worker.reload import Reload, clients_of
 from worker.service import RemoteService
-from worker.settings import WorkerSettings, check_exposed, upstreams_of
-from worker.upstream import UpstreamClient
+from worker.settings import WorkerSettings, check_exposed
 from worker.vault import vault_of
 
 log: Final = logging.getLogger("worker")
@@ -37,28 +39,31 @@ _LAST_MOMENT: Final = 0.5
 _FOR_EVER: Final = 2**31 - 1
 
 
-async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSettings) -> None:
-    """Serves until SIGTERM or SIGINT, then lets open calls finish. Raises `ConfigError` when it may not or cannot."""
+async def serve(
+    family: RemoteFamily[Any] | LocalFamily, settings: WorkerSettings, path: Path, read: Callable[[], WorkerSettings]
+) -> None:
+    """Serves until SIGTERM or SIGINT, then lets open calls finish. path: of the file that `read` gives the settings of,
+    anew when it changes. Raises `ConfigError` when it may not or cannot."""
+    watch = Watch(path)
     check_exposed(settings)
     callers = Callers(settings.callers)
     calls = Calls(settings.max_calls, settings.log_calls)
-    clients: dict[str, UpstreamClient[Any]] = {}
+    service: RemoteService | None = None
     servicer: Servicer
     if isinstance(getattr(family, "upstream_type", None), type):
         remote: Any = family
-        upstreams = [(upstream, tokens_for(remote, upstream)) for upstream in upstreams_of(settings, remote)]
-        clients = {upstream.name: UpstreamClient(upstream, tokens) for upstream, tokens in upstreams}
         vault = vault_of(settings.name or remote.name, settings.seal_key_envs)
-        servicer = RemoteService(remote, clients, calls, vault)
+        servicer = service = RemoteService(remote, clients_of(remote, settings, {}), calls, vault)
     else:
         local: Any = family
         servicer = LocalService(local, calls)
+    reload = Reload(family, settings, read, service, callers if settings.callers else None, calls)
     tracer = None
     if settings.traces is not None:
         tracer = _trace(settings.traces, family.name, calls)
     metrics_address = ""
     if settings.metrics:
-        metrics_address = _measure(settings.metrics, family.name, calls)
+        metrics_address = _measure(settings.metrics, family.name, calls, reload)
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -106,7 +111,10 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
     if metrics_address:
         print(f"metrics listening on {metrics_address}", flush=True)
     memory.settle()
+    following = asyncio.create_task(reload.follow(watch))
     await stop.wait()
+    following.cancel()
+    settings = reload.settings
     await checks.enter_graceful_shutdown()
     if settings.drain_delay:
         log.info("stopping: not serving any more, new calls for %g seconds", settings.drain_delay)
@@ -115,19 +123,21 @@ async def serve(family: RemoteFamily[Any] | LocalFamily, settings: WorkerSetting
     await _finish(server, calls, settings.drain_timeout)
     if health_server is not None:
         await health_server.stop(_LAST_MOMENT)
-    for client in clients.values():
+    for client in service.clients.values() if service is not None else ():
         await client.close()
     if tracer is not None:
         await asyncio.to_thread(tracer.close)
 
 
-def _measure(address: str, family: str, calls: Calls) -> str:
+def _measure(address: str, family: str, calls: Calls, reload: Reload) -> str:
     """Serves metrics from now on; returns where. What that needs is imported by who wants it."""
     from trestle import scrape  # noqa: PLC0415
     from worker.metrics import Metrics  # noqa: PLC0415
 
     metrics = scrape.registry()
     calls.observer = Metrics(metrics, family, calls)
+    refused = "1 when the last configuration was refused, and the one before counts."
+    scrape.Now("trestle_config_refused", refused, lambda: int(reload.refused), metrics)
     return scrape.serve("worker.metrics", address, metrics)
 
 

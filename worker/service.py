@@ -50,15 +50,19 @@ class RemoteService:
         calls: Calls,
         vault: Vault = NO_VAULT,
     ) -> None:
-        self._vault = vault
         self._calls = calls
         self._family = family
         self._completes = family if isinstance(family, CompletesText) else None
         self._embeds = family if isinstance(family, Embeds) else None
         self._moderates = family if isinstance(family, Moderates) else None
-        self._clients = clients
-        self._first = next(iter(clients.values()))
+        self.renew(clients, vault)
         self._tails: set[asyncio.Task[None]] = set()
+
+    def renew(self, clients: Mapping[str, UpstreamClient[Any]], vault: Vault) -> None:
+        """What calls that begin from now on are served with."""
+        self.clients = clients
+        self._first = next(iter(clients.values()))
+        self._vault = vault
 
     async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> chat_pb2.ChatResponse:
         call = CallMetadata(context, request)
@@ -151,11 +155,11 @@ class RemoteService:
 
     async def _list_models(self, call: CallMetadata) -> model_pb2.ListModelsResponse:
         listed = await asyncio.gather(
-            *(self._models(client, call) for client in self._clients.values()), return_exceptions=True
+            *(self._models(client, call) for client in self.clients.values()), return_exceptions=True
         )
         response = model_pb2.ListModelsResponse()
         failed: list[CallError] = []
-        for client, models in zip(self._clients.values(), listed, strict=True):
+        for client, models in zip(self.clients.values(), listed, strict=True):
             if isinstance(models, CallError):
                 # One upstream that cannot be asked must not hide the others' models.
                 extra = {**failure(models), "upstream": client.upstream.name}
@@ -165,7 +169,7 @@ class RemoteService:
                 raise models
             else:
                 response.models.extend(models)
-        if failed and len(failed) == len(self._clients):
+        if failed and len(failed) == len(self.clients):
             raise failed[0]
         return response
 
@@ -181,7 +185,7 @@ class RemoteService:
         return models
 
     def _client(self, name: str, call: CallMetadata) -> UpstreamClient[Any]:
-        client = self._clients.get(name) if name else self._first
+        client = self.clients.get(name) if name else self._first
         if client is None:
             raise CallError(
                 Reason.INVALID_REQUEST, f"This worker has no upstream named {name!r}.", param="upstream"
