@@ -113,11 +113,11 @@ class Attempt:
         """Ends the call if it still runs, and with it the upstream's."""
         if self._timer is not None:
             self._timer.cancel()
-        self.call.cancel()
-        self.worker.release()
         if self.span is not None:
             self.span.end(self)
             self.span = None
+        self.call.cancel()
+        self.worker.release()
 
     def _check(self) -> None:
         limit = self._idle if self.spoke else self._first_token or self._idle

@@ -73,6 +73,11 @@ class Call:
         """What the worker said before its first response. Returns once it has."""
         return tuple(await self._call.initial_metadata())
 
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return bool(self._call.done())
+
     def cancel(self) -> None:
         """Ends it, if it has not ended; who waits for it gets a `CallError`."""
         if not self._call.done():

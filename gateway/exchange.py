@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway")
 TRACE: Final = ("traceparent", "tracestate")  # as trestle.traces says, which only who traces need import
+_LONGEST_TRACE: Final = 512
 JSON: Final = "application/json"
 _IDS: Final = {"session": "x-session-id", "client": "x-client-id"}
 _ID: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?")
@@ -95,7 +96,7 @@ class Exchange:
             if value is not None:
                 metadata.append((name, value))
         if self.trace is None and "traceparent" in self.http.headers:
-            metadata += [(name, value) for name in TRACE if (value := self._printable(name))]
+            metadata += [(name, value) for name in TRACE if (value := self.trace_header(name))]
         if self.strict:
             metadata.append(("x-trestle-strict", "true"))
         return tuple(metadata)
@@ -158,10 +159,11 @@ class Exchange:
             said = refusal(404, f"Unknown request URL: {self.http.method} {path}.", "unknown_url")
         return self.answer(said.body, said.status, said.headers)
 
-    def _printable(self, name: str) -> str:
-        """A header's value that gRPC takes as metadata; empty for another one, or none."""
+    def trace_header(self, name: str) -> str:
+        """A header's value that gRPC takes as metadata; empty for another one, or none. What is longer than W3C has to
+        be handed on could fail the call, for which gRPC has 8 KB."""
         value = self.http.headers.get(name, "")
-        return value if value.isascii() and value.isprintable() else ""
+        return value if len(value) <= _LONGEST_TRACE and value.isascii() and value.isprintable() else ""
 
     def token(self, name: str) -> str | None:
         """The id that a header holds, None where it is not there. Raises `CallError` for one that is none."""

@@ -51,7 +51,8 @@ class Outcome(enum.StrEnum):
 
 class Answer(Protocol):
     """An answer on its way to the client, as far as it has come. usage: the last that was told. chars: of what was
-    generated. finish: the first choice's finish_reason; empty while there is none."""
+    generated. finish: the first choice's finish_reason; empty while there is none. model: what the upstream calls
+    the one that answers; empty until it has begun."""
 
     @property
     def usage(self) -> chat_pb2.Usage | None: ...
@@ -59,6 +60,8 @@ class Answer(Protocol):
     def chars(self) -> int: ...
     @property
     def finish(self) -> str: ...
+    @property
+    def model(self) -> str: ...
 
 
 class Observer(Protocol):

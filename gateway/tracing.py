@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import grpc
 from opentelemetry.trace import SpanKind
 
 from gateway.calls import Metadata
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.attempt import Attempt
 
 _NS: Final = 1_000_000_000
+_STATUSES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 _SERVICE: Final = "trestle.v1.WorkerService"
 
 
@@ -34,7 +36,7 @@ class Tracing:
         """Its span begins, in the trace that it came with."""
         exchange = record.exchange
         http = exchange.http
-        given = {name: http.headers[name] for name in HEADERS if name in http.headers}
+        given = {name: value for name in HEADERS if (value := exchange.trace_header(name))}
         attributes = {
             "http.request.method": http.method,
             "url.path": http.path,
@@ -62,8 +64,8 @@ class Tracing:
         if record.model:
             span.set_attribute("gen_ai.request.model", record.model[:256])
             span.set_attribute("gen_ai.request.stream", record.stream)
-        if record.target is not None:
-            span.set_attribute("gen_ai.response.model", record.target.target.model)
+        if record.answer is not None and record.answer.model:
+            span.set_attribute("gen_ai.response.model", record.answer.model[:256])
         if record.finish:
             span.set_attribute("gen_ai.response.finish_reasons", [record.finish])
         total = record.total()
@@ -73,10 +75,12 @@ class Tracing:
         if record.first:
             since = int((record.first - record.began) * _NS)
             span.add_event("gen_ai.first_token", timestamp=int(record.at * _NS) + since)
-        if outcome is Outcome.FAILED and record.error is not None:
-            failed(span, record.error.reason.value)
-        elif outcome is Outcome.REFUSED and record.error is not None:
-            span.set_attribute("error.type", record.error.reason.value)
+        if record.error is not None and outcome in (Outcome.FAILED, Outcome.REFUSED):
+            # What its client did wrong is no failure of a server; a stream that fails has begun with 200.
+            if record.status >= 500 or record.status == 200:
+                failed(span, record.error.reason.value)
+            else:
+                span.set_attribute("error.type", record.error.reason.value)
         span.end()
 
 
@@ -111,7 +115,12 @@ class AttemptSpan:
         self._span = span
 
     def end(self, attempt: Attempt) -> None:
-        """The attempt is over."""
+        """The attempt is over, and what of its call still runs is about to be cancelled."""
+        if attempt.error is not None:
+            status = _STATUSES.get(attempt.error.status, "UNKNOWN")
+        else:
+            status = "OK" if attempt.call.done else "CANCELLED"
+        self._span.set_attribute("rpc.response.status_code", status)
         if attempt.tries > 1:
             self._span.set_attribute("trestle.tries", attempt.tries)
         if attempt.lost:

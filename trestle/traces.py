@@ -7,6 +7,7 @@ What it needs is imported where traces are configured, and only there.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -71,6 +72,9 @@ class Tracer:
 
         from trestle import __version__  # noqa: PLC0415
 
+        # While the collector is away every span that finds no room would be a warning, made on the way of a request;
+        # the exporter says once for a batch that it could not be sent.
+        logging.getLogger("opentelemetry.sdk._shared_internal").setLevel(logging.ERROR)
         resource = Resource.create({"service.name": settings.service or service, "service.version": __version__})
         self._provider = TracerProvider(
             resource=resource, sampler=ParentBasedTraceIdRatio(settings.sample), shutdown_on_exit=False

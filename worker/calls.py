@@ -66,7 +66,8 @@ class CallMetadata:
     details still arrive; None for none. usage: what was used so far. upstream: who was asked, by its name; empty while
     nobody was. status: what it ended with, by its name in gRPC. notes: what the answer's beginning is to say of it.
     retries: how often an upstream was asked once more. context: of the trace that it came with, as headers. trace: its
-    spans; None where there are none.
+    spans; None where there are none. reason: why it failed; empty where it did not. last: the response that it ended
+    with; None where there is none.
     """
 
     __slots__ = (
@@ -80,8 +81,10 @@ class CallMetadata:
         "credential",
         "deadline",
         "direct",
+        "last",
         "may_retry",
         "notes",
+        "reason",
         "request",
         "request_id",
         "retries",
@@ -101,6 +104,8 @@ class CallMetadata:
         self.notes: tuple[tuple[str, str], ...] = ()
         self.context: dict[str, str] = {}
         self.trace: CallTrace | None = None
+        self.reason = ""
+        self.last: Any = None
         self.retries = 0
         self.request = request
         self.caller, trusted = caller.get()
@@ -225,7 +230,7 @@ class Calls:
         if self.tracing is not None:
             self.tracing.began(call)
         try:
-            answer = await _guarded(work, context, call)
+            call.last = answer = await _guarded(work, context, call)
             call.status = grpc.StatusCode.OK.name
             return answer
         finally:
@@ -272,7 +277,7 @@ async def _guarded(work: Awaitable[T], context: Context, call: CallMetadata) -> 
 
 
 async def _fail(error: CallError, context: Context, call: CallMetadata) -> NoReturn:
-    call.status = STATUS_CODES[error.status].name
+    call.status, call.reason = STATUS_CODES[error.status].name, error.reason.value
     call.usage = error.usage or call.usage
     log.warning("%s failed", call.method, extra={"status": call.status, **failure(error)})
     trailers: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, error.to_status()),)

@@ -29,6 +29,11 @@ class ChatFold(AnswerFold):
         )
 
     @property
+    def model(self) -> str:
+        """What the upstream calls the one that answers; empty until it has begun."""
+        return self.started.model if self.started is not None else ""
+
+    @property
     def finish(self) -> str:
         """The first choice's finish_reason; empty where it has none."""
         first = self.choices.get(0)

@@ -26,7 +26,8 @@ class ChatStreamEncoder:
     """One answer's events. Feed it all chunks, held ones too, in order; then `close` after a proper end, or `fail`.
 
     include_usage: the client asked for a usage chunk. The answer so far: `finished` choices, the last `usage`, `chars`
-    of what was generated, the first choice's `finish` (empty while there is none).
+    of what was generated, the first choice's `finish` (empty while there is none), the `model` that answers (empty
+    until it has begun).
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class ChatStreamEncoder:
         "chars",
         "finish",
         "finished",
+        "model",
         "unknown",
         "usage",
     )
@@ -56,6 +58,7 @@ class ChatStreamEncoder:
         self._blocks: dict[int, int] = {}  # by choice: sealed blocks told
         self.chars = 0
         self.finish = ""
+        self.model = ""
         self.finished: set[int] = set()
         self.usage: chat_pb2.Usage | None = None
         self.unknown = 0
@@ -104,11 +107,12 @@ class ChatStreamEncoder:
         return b"data: %b\n\n" % error_body(error)
 
     def _start(self, started: chat_pb2.Started) -> None:
+        self.model = started.model
         head: Object = {
             "id": started.id,
             "object": "chat.completion.chunk",
             "created": started.created,
-            "model": started.model,
+            "model": self.model,
         }
         head.update(render.service_tier(started))
         head["system_fingerprint"] = started.system_fingerprint if started.HasField("system_fingerprint") else None

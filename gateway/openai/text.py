@@ -129,6 +129,7 @@ class TextStreamEncoder:
         self._open: set[int] = set()
         self.chars = 0
         self.finish = ""
+        self.model = ""
         self.finished: set[int] = set()
         self.usage: chat_pb2.Usage | None = None
 
@@ -139,6 +140,7 @@ class TextStreamEncoder:
             event = chunk.WhichOneof("event")
             if event == "started":
                 self._head = _head(chunk.started)
+                self.model = chunk.started.model
             elif event == "usage":
                 self.usage = chunk.usage
             else:
@@ -189,6 +191,11 @@ class TextFold(fold.TextFold):
     def chars(self) -> int:
         """Of what was generated."""
         return sum(len(choice.text) + sum(map(len, choice.pieces)) for choice in self.choices.values())
+
+    @property
+    def model(self) -> str:
+        """What the upstream calls the one that answers; empty until it has begun."""
+        return self.started.model if self.started is not None else ""
 
     @property
     def finish(self) -> str:

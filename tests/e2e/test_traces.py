@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
 import os
 import re
 import signal
@@ -20,7 +22,7 @@ from support.chain import model
 from support.client import Client, ask
 from support.collector import Collector, Span
 from support.services import ROOT, Service
-from support.upstream import USAGE, Gate, Reply, ScriptedUpstream, completion, text_stream
+from support.upstream import PATIENCE, USAGE, Gate, Reply, ScriptedUpstream, completion, text_stream
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 RPC = "trestle.v1.WorkerService/Chat"
@@ -81,8 +83,10 @@ async def test_one_request_is_one_trace(tmp_path: Path, streamed: bool) -> None:
         if streamed:
             it.first.will(Reply.sse(*text_stream(["Hi."])))
             assert (await it.client.stream(body, **given)).done
+            answered = "scripted-model"
         else:
-            it.first.will(Reply.json(completion("Hi.")))
+            answered = "scripted-model-of-today"
+            it.first.will(Reply.json({**completion("Hi."), "model": answered}))
             assert (await it.client.chat(body, **given)).status == 200
         asked = it.first.requests[-1].headers
         spans = by_name(await collector.until(ONE))
@@ -94,11 +98,11 @@ async def test_one_request_is_one_trace(tmp_path: Path, streamed: bool) -> None:
     assert all(outer.start <= inner.start <= inner.end for outer, inner in itertools.pairwise(order))
     assert asked["traceparent"] == f"00-{TRACE}-{order[-1].id}-01"
     assert asked["tracestate"] == "vendor=1"
-    request, _, call, upstream = (span.attributes for span in order)
+    request, attempt, call, upstream = (span.attributes for span in order)
     expected = {
         "gen_ai.operation.name": "chat",
         "gen_ai.request.model": "one",
-        "gen_ai.response.model": "scripted-model",
+        "gen_ai.response.model": answered,
         "gen_ai.response.finish_reasons": ["stop"],
         "http.response.status_code": 200,
         "trestle.request_id": "r1",
@@ -107,13 +111,16 @@ async def test_one_request_is_one_trace(tmp_path: Path, streamed: bool) -> None:
     }
     assert expected.items() <= request.items()
     assert order[0].events == (["gen_ai.first_token"] if streamed else [])
+    assert attempt["rpc.response.status_code"] == "OK"
     assert (call["rpc.response.status_code"], call["trestle.request_id"]) == ("OK", "r1")
+    asked_for = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "scripted-model"}
+    assert {**asked_for, "gen_ai.response.finish_reasons": ["stop"]}.items() <= call.items()
     told = {"gen_ai.provider.name": "openai", "gen_ai.request.model": "scripted-model", "trestle.upstream": "first"}
     assert told.items() <= upstream.items()
     assert upstream["http.response.status_code"] == 200
-    if not streamed:
-        for attributes in (request, upstream):
-            assert attributes["gen_ai.usage.input_tokens"] == USAGE["prompt_tokens"]
+    for attributes in (request, call, upstream):
+        assert attributes["gen_ai.usage.input_tokens"] == USAGE["prompt_tokens"]
+        assert attributes["gen_ai.usage.output_tokens"] == USAGE["completion_tokens"]
     assert PROMPT not in repr(order)
     assert collector.headers["x-token"] == "of-the-collector"
 
@@ -143,14 +150,30 @@ async def test_how_a_request_ends_is_how_its_spans_end(tmp_path: Path) -> None:
             stream.hang_up()
         left = by_name(await collector.until(ONE))
         assert left[REQUEST].attributes["trestle.outcome"] == "cancelled"
-        assert left[CALL].attributes["rpc.response.status_code"] == "CANCELLED"
+        for name in (ATTEMPT, CALL):
+            assert left[name].attributes["rpc.response.status_code"] == "CANCELLED"
+        assert left[UPSTREAM].attributes["error.type"] == "CANCELLED"
         assert not any(span.error for span in left.values())
         collector.spans.clear()
         it.first.will(Reply.sse(*text_stream(["Hi."])[:2]))
         assert (await it.client.stream(ask("one"))).error is not None
         failed = by_name(await collector.until(ONE))
         assert [failed[name].error for name in ONE] == [True] * 4
-        assert failed[REQUEST].attributes["error.type"] == "UPSTREAM_TRUNCATED"
+        assert {span.attributes["error.type"] for span in failed.values()} == {"UPSTREAM_TRUNCATED"}
+        collector.spans.clear()
+        it.first.will(Reply.sse(Gate()))
+        assert (await it.client.chat(ask("one"), x_request_timeout="0.5")).status == 504
+        late = by_name(await collector.until(ONE))
+        assert [late[name].error for name in ONE] == [True] * 4
+        assert {span.attributes["error.type"] for span in late.values()} == {"DEADLINE_EXCEEDED"}
+        assert "gen_ai.response.model" not in late[REQUEST].attributes
+        collector.spans.clear()
+        it.first.will(Reply.json({"error": {"message": "No.", "type": "invalid_request_error"}}, 400))
+        assert (await it.client.chat(ask("one"))).status == 400
+        wrong = by_name(await collector.until(ONE))
+        assert [wrong[name].error for name in ONE] == [False, True, False, True]  # who serves did not, who asks did
+        assert {span.attributes["error.type"] for span in wrong.values()} == {"INVALID_REQUEST"}
+        assert wrong[ATTEMPT].attributes["rpc.response.status_code"] == "INVALID_ARGUMENT"
         collector.spans.clear()
         it.first.will(Reply.sse(Gate()))
         it.second.will(Reply.sse(*text_stream(["Hi."])))
@@ -174,11 +197,13 @@ async def test_who_does_not_want_to_be_recorded_is_not(tmp_path: Path) -> None:
 
 async def test_without_traces_the_context_goes_through_as_it_came(tmp_path: Path) -> None:
     async with served(tmp_path, None) as it:
-        it.first.will(Reply.json(completion()), Reply.json(completion()))
+        it.first.will(*[Reply.json(completion())] * 3)
         given = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
         assert (await it.client.chat(ask("one"), **given)).status == 200
         asked = it.first.requests[-1].headers
         assert {name: asked[name] for name in given} == given
+        assert (await it.client.chat(ask("one"), **{**given, "tracestate": "v=" + "1" * 12_000})).status == 200
+        assert "tracestate" not in it.first.requests[-1].headers
         assert (await it.client.chat(ask("one"))).status == 200
         assert not given.keys() & it.first.requests[-1].headers.keys()
 
@@ -198,6 +223,33 @@ async def test_a_collector_that_is_away_holds_nobody_up(tmp_path: Path) -> None:
             assert (await it.client.chat(ask("one"))).status == 200
         os.kill(it.gateway.process.pid, signal.SIGTERM)
         assert await it.gateway.process.wait() == 0
+
+
+async def test_a_collector_that_never_answers_holds_nobody_up(tmp_path: Path) -> None:
+    async with Collector(silent=True) as collector, served(tmp_path, collector.url) as it:
+        it.first.will(*[Reply.json(completion())] * 2)
+        assert (await it.client.chat(ask("one"))).status == 200
+        async with asyncio.timeout(PATIENCE):
+            await collector.asked.wait()
+        assert (await it.client.chat(ask("one"))).status == 200
+        for service in (it.gateway, it.worker):
+            assert await service.stop() == 0
+
+
+@pytest.mark.parametrize("command", [("gateway",), ("worker", "echo")], ids=["gateway", "worker"])
+def test_traces_that_are_not_installed_are_an_error(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "opentelemetry").mkdir()
+    (tmp_path / "opentelemetry" / "__init__.py").touch()  # hides what is installed
+    parts: dict[str, Any] = {"gateway": {"auth": "open", "workers": {"w": "127.0.0.1:1"}}, "worker": {}}
+    for part in parts.values():
+        part["traces"] = {"endpoint": "http://127.0.0.1:4318/v1/traces"}
+    file = tmp_path / "trestle.yaml"
+    file.write_text(json.dumps(parts))
+    run = (*services.run(*command), "--check", "--config", str(file))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{command[0]}.traces: needs OpenTelemetry: pip install 'trestle[traces]'" in done.stderr
 
 
 async def test_what_is_wrong_is_named(tmp_path: Path) -> None:

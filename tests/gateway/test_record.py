@@ -34,6 +34,7 @@ class Said:
     usage: chat_pb2.Usage | None = None
     chars: int = 0
     finish: str = ""
+    model: str = ""
 
 
 def record(*attempts: Tried, answer: Said | None = None, error: CallError | None = None) -> Record:

@@ -32,11 +32,15 @@ class Span:
 
 @dataclass
 class Collector:
-    """url: where it takes them. headers: of the last request to it."""
+    """url: where it takes them. headers: of the last request to it. silent: it takes what comes and never answers.
+    asked: something came."""
 
     url: str = ""
+    silent: bool = False
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     spans: list[Span] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _runner: Any = None
 
@@ -51,6 +55,7 @@ class Collector:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._over.set()
         await self._runner.cleanup()
 
     async def until(self, names: Iterable[tuple[str, str]]) -> list[Span]:
@@ -64,6 +69,9 @@ class Collector:
 
     async def _take(self, request: web.Request) -> web.Response:
         body = await request.read()
+        self.asked.set()
+        if self.silent:
+            await self._over.wait()
         if request.headers.get("content-encoding") == "gzip" and body[:2] == b"\x1f\x8b":
             body = gzip.decompress(body)
         self.headers = {name.lower(): value for name, value in request.headers.items()}

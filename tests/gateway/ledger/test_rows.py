@@ -63,6 +63,7 @@ class Said:
     usage: chat_pb2.Usage | None
     chars: int = 0
     finish: str = "stop"
+    model: str = ""
 
 
 def row(*attempts: Tried, answer: Said | None = None, **headers: str) -> Row:
