@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
 import sys
+import termios
 from pathlib import Path
 
 import pytest
-from support.upstream import PATIENCE, Cut, Framing, Reply, ScriptedUpstream
+from support.upstream import PATIENCE, Cut, Framing, Gate, Reply, ScriptedUpstream
 
 ROOT = Path(__file__).resolve().parents[2]
 DONE = b"data: [DONE]\n\n"
@@ -71,6 +74,62 @@ async def test_without_a_model_the_gateways_first_answers() -> None:
         assert [request.path for request in gateway.requests] == ["/v1/models", "/v1/chat/completions"]
         assert gateway.requests[1].json["model"] == "first"
         assert "authorization" not in gateway.requests[1].headers
+
+
+async def test_commands_change_the_conversation() -> None:
+    lines = ["/help", "One", "/model other", "/system Be kind.", "/retry", "/clear", "//sep", "/models", "/quit", "no"]
+    async with ScriptedUpstream() as gateway:
+        gateway.will(Reply.sse(text("1"), DONE), Reply.sse(text("2"), DONE), Reply.sse(text("3"), DONE))
+        gateway.will(Reply.json({"object": "list", "data": [{"id": "m"}, {"id": "other"}]}))
+        status, out, errors = await chat(gateway.url.removesuffix("/v1"), "\n".join(lines), "--model", "m")
+        assert (status, errors) == (0, "")
+        assert out.startswith("/model NAME ")
+        assert out.endswith("1\n(other answers)\n2\n3\n  m\n* other\n")
+        first, again, cleared = (request.json for request in gateway.requests if request.body)
+    assert first["messages"] == [{"role": "user", "content": "One"}]
+    kind = {"role": "system", "content": "Be kind."}
+    assert (again["model"], again["messages"]) == ("other", [kind, {"role": "user", "content": "One"}])
+    assert cleared["messages"] == [kind, {"role": "user", "content": "/sep"}]
+
+
+async def test_a_terminal_is_told_more() -> None:
+    """Thoughts, what it took, and Ctrl-C that stops an answer and not the conversation."""
+    thought = b'data: {"choices": [{"index": 0, "delta": {"reasoning_content": "Hm."}}]}\n\n'
+    async with ScriptedUpstream() as gateway:
+        gateway.will(Reply.sse(thought, text("Yes."), USAGE, DONE), Reply.sse(text("Endless"), Gate()))
+        ours, theirs = pty.openpty()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "trestle", "chat", "--url", gateway.url, "--model", "m"),
+            cwd=ROOT,
+            env={**os.environ, "TERM": "dumb"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
+        seen = ""
+
+        async def until(words: str) -> None:
+            nonlocal seen
+            async with asyncio.timeout(PATIENCE):
+                while words not in seen:
+                    seen += (await asyncio.to_thread(os.read, ours, 4096)).decode()
+
+        await until("> ")
+        os.write(ours, b"Hello?\n")
+        await until("s in all)")
+        assert "\033[2mHm.\033[0m" in seen
+        assert "3 tokens in, 2 out; first after" in seen
+        os.write(ours, b"Go on\n")
+        await until("Endless")
+        os.write(ours, b"\x03")
+        await until("(stopped)")
+        os.write(ours, b"/quit\n")
+        async with asyncio.timeout(PATIENCE):
+            assert await process.wait() == 0
+        os.close(ours)
 
 
 async def test_a_refused_request_is_told_and_forgotten() -> None:
