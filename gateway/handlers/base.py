@@ -174,8 +174,8 @@ async def read_body(exchange: Exchange, limit: int, patience: float = _PATIENCE,
         await _expected(exchange.http)
     # Not the request's own `read`, which keeps what it has read: a connection keeps its request until the next one.
     content = exchange.http.content
-    pieces: list[bytes] = []
-    taken = 0
+    first = b""
+    rest = bytearray()
     end = 0.0
     while True:
         if content.is_eof():
@@ -189,11 +189,18 @@ async def read_body(exchange: Exchange, limit: int, patience: float = _PATIENCE,
             except TimeoutError:
                 raise _unfinished() from None
         if not piece:
-            return b"".join(pieces)
-        taken += len(piece)
-        if taken > limit:
+            return first if not rest else bytes(rest)
+        if len(piece) > limit:
             raise too_large(limit)
-        pieces.append(piece)
+        if not first:
+            first = piece
+            continue
+        if not rest:
+            rest += first
+        # Into one block: hundreds of pieces of a large body would leave holes that the system does not get back.
+        rest += piece
+        if len(rest) > limit:
+            raise too_large(limit)
 
 
 def _unfinished() -> CallError:
