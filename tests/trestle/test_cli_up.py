@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import shlex
 import signal
 import socket
@@ -246,3 +247,36 @@ async def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
             running.process.send_signal(signal.SIGINT)
             assert await running.end() == 1
         assert gone(children)
+
+
+async def test_a_terminal_is_shown_how_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "trestle.yaml"
+    config = {"gateway": {"auth": "open", "listen": "127.0.0.1:0", "workers": {"echo": f"127.0.0.1:{free_port()}"}}}
+    file.write_text(json.dumps(config), encoding="utf-8")
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "trestle", "up", "--config", str(file)),
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    seen = ""
+
+    async def until(words: str) -> None:
+        nonlocal seen
+        async with asyncio.timeout(PATIENCE):
+            while words not in seen:
+                seen += (await asyncio.to_thread(os.read, ours, 4096)).decode()
+
+    await until("Ctrl-C stops it.")
+    await until("echo ok")
+    assert "\r\033[Kup " in seen
+    process.send_signal(signal.SIGTERM)
+    await until("stopping")
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() == 0
+    os.close(ours)

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+from asyncio import StreamReader
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Final, TypeVar
 from trestle import __version__
 from trestle.cli.http import GatewayError, models
 from trestle.cli.plan import Plan, client_key, is_encrypted, is_open, plan
+from trestle.cli.status import Status
 from trestle.config import ConfigError, read
 
 T = TypeVar("T")
@@ -48,20 +50,25 @@ class _Over(Exception):
 class _Service:
     """One service's process. ended: its exit status, once it has one."""
 
-    def __init__(self, name: str, process: Process) -> None:
+    def __init__(self, name: str, process: Process, status: Status) -> None:
         self.name = name
         self._process = process
+        self._status = status
         self._listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.ended: asyncio.Task[int] = asyncio.create_task(self._follow())
 
     @classmethod
-    async def start(cls, name: str, *arguments: str) -> _Service:
+    async def start(cls, status: Status, name: str, *arguments: str) -> _Service:
         # A process group of its own: Ctrl-C reaches this process alone, which then stops the gateway before the
         # workers that it still needs.
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *arguments, stdin=DEVNULL, stdout=PIPE, process_group=0
+            *(sys.executable, "-m", *arguments),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE if status.live else None,
+            process_group=0,
         )
-        return cls(name, process)
+        return cls(name, process, status)
 
     async def address(self) -> str:
         """Where it listens, once it does."""
@@ -69,13 +76,20 @@ class _Service:
 
     async def _follow(self) -> int:
         assert self._process.stdout is not None
+        logged = None if self._process.stderr is None else asyncio.create_task(self._pass_on(self._process.stderr))
         async for line in self._process.stdout:
             text = line.decode(errors="replace").rstrip("\n")
             if text.startswith(_LISTENING) and not self._listening.done():
                 self._listening.set_result(text.removeprefix(_LISTENING))
             else:
-                print(text, flush=True)
+                self._status.say(text)
+        if logged is not None:
+            await logged
         return await self._process.wait()
+
+    async def _pass_on(self, lines: StreamReader) -> None:
+        async for line in lines:
+            self._status.say(line.decode(errors="replace").rstrip("\n"))
 
     async def stop(self) -> None:
         """Asks it to end and waits until it has, after a minute without patience."""
@@ -98,6 +112,7 @@ class _Supervisor:
     def __init__(self) -> None:
         self._gateway: list[_Service] = []
         self._workers: list[_Service] = []
+        self._status = Status()
         self._told_to_stop: asyncio.Future[None]
 
     async def run(self, config: Path, document: Mapping[str, Any], workers: Plan, listen: str | None) -> int:
@@ -109,16 +124,21 @@ class _Supervisor:
             for name, address in workers.here.items():
                 # One listener for probes would be asked for by each of them.
                 arguments = ("worker", name, "--config", str(config), "--listen", address, "--health", "")
-                self._workers.append(await _Service.start(f"worker {name}", *arguments))
+                self._workers.append(await _Service.start(self._status, f"worker {name}", *arguments))
             for service in self._workers:
                 await self._unless_over(service.address())
             names = ",".join([*workers.here, *workers.elsewhere])
             choices = ("--workers", names, *(("--listen", listen) if listen else ()))
-            gateway = await _Service.start("gateway", "gateway", "--config", str(config), *choices)
+            gateway = await _Service.start(self._status, "gateway", "gateway", "--config", str(config), *choices)
             self._gateway.append(gateway)
             base = _url(await self._unless_over(gateway.address()), is_encrypted(document))
             await self._unless_over(_report(base, document, workers))
-            await self._unless_over(loop.create_future())
+            drawn = asyncio.create_task(self._status.follow(base))
+            try:
+                await self._unless_over(loop.create_future())
+            finally:
+                drawn.cancel()
+                self._status.end()
         except _Over as over:
             reason = over.reason
             print(reason or "stopping (open answers may finish; Ctrl-C again ends at once)", file=sys.stderr)
