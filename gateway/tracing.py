@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind
 from gateway.calls import Metadata
 from gateway.record import Outcome, Record
 from gateway.settings import Target
-from trestle.traces import HEADERS, Tracer, failed
+from trestle.traces import HEADERS, Tracer, failed, unrecorded
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -33,9 +33,11 @@ class Tracing:
         self._tracer = tracer
 
     def began(self, record: Record) -> None:
-        """Its span begins, in the trace that it came with."""
+        """Its span begins, in the trace that it came with, if that is recorded."""
         exchange = record.exchange
         http = exchange.http
+        if unrecorded(http.headers.get("traceparent", "")):
+            return
         given = {name: value for name in HEADERS if (value := exchange.trace_header(name))}
         attributes = {
             "http.request.method": http.method,
@@ -93,8 +95,11 @@ class Trace:
         self.span = span
         self._tracer = tracer
 
-    def attempt(self, target: Target, method: str) -> tuple[AttemptSpan, Metadata]:
-        """A target is asked; what carries the span to its worker. method: of the worker's service."""
+    def attempt(self, target: Target, method: str) -> tuple[AttemptSpan | None, Metadata]:
+        """A target is asked: its span, None where the trace is not recorded, and what carries that to its worker.
+        method: of the worker's service."""
+        if not self.span.is_recording():
+            return None, tuple(self._tracer.carried(self.span).items())
         attributes = {
             "rpc.system.name": "grpc",
             "rpc.method": f"{_SERVICE}/{method}",

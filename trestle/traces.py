@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 HEADERS: Final = ("traceparent", "tracestate")
 """What carries a trace's context, in HTTP as in gRPC (W3C Trace Context)."""
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})(?:-.*)?"
+)
 Attributes: TypeAlias = Mapping[str, str | int | float | bool | list[str]]
 _EXPORT_SECONDS: Final = 3.0
 _CLOSE_SECONDS: Final = 4.0
@@ -106,6 +110,13 @@ class Tracer:
         last = threading.Thread(target=self._provider.shutdown, daemon=True)
         last.start()
         last.join(_CLOSE_SECONDS)
+
+
+def unrecorded(traceparent: str) -> bool:
+    """Whether its sender says that nothing of the trace is recorded. Who has no span hands it on as it came: that saves
+    what a span costs that goes nowhere."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    return match is not None and not int(match["flags"], 16) & 1
 
 
 def failed(span: Span, why: str) -> None:

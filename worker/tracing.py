@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from opentelemetry.trace import SpanKind
 
 from trestle.errors import CallError
-from trestle.traces import Tracer, failed
+from trestle.traces import Tracer, failed, unrecorded
 from trestle.v1 import chat_pb2
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ class Tracing:
         self._provider = _PROVIDERS.get(family, family)
 
     def began(self, call: CallMetadata) -> None:
-        """A call's span begins, in the trace that it came with; there is none of who looks what models there are."""
-        if call.method not in _OPERATIONS:
+        """A call's span begins, in the trace that it came with, if that is recorded; there is none of who looks what
+        models there are."""
+        if call.method not in _OPERATIONS or unrecorded(call.context.get("traceparent", "")):
             return
         attributes = {
             "rpc.system.name": "grpc",
