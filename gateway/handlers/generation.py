@@ -116,20 +116,26 @@ class GenerationHandler:
         answer = SseAnswer(exchange, self._keep_alive, call.headers)
         record = exchange.record
         watch = None if record is None else record.watch
+        alone = _one_choice(ask.request)
         try:
             while True:
                 encoder = self._dialect.encoder(ask.include_usage)
+                held = b""  # the last events: the end follows at once, and leaves with them
                 if record is not None:
                     record.answer = encoder
                 try:
                     while (response := await call.read()) is not None:
                         if watch is not None:
                             watch.feed(response.chunks)
-                        if events := encoder.feed(response.chunks):
+                        events = held + encoder.feed(response.chunks)
+                        held = b""
+                        if alone and encoder.whole:
+                            held = events
+                        elif events:
                             await answer.send(events)
                     if not encoder.whole:
                         raise ended_early()
-                    return await answer.end(encoder.close())
+                    return await answer.end(held + encoder.close())
                 except CallError as error:
                     failure = error
                 except ConnectionError:
@@ -137,11 +143,16 @@ class GenerationHandler:
                 except Exception:
                     log.exception("the answer failed")
                     failure = CallError(Reason.INTERNAL, "The gateway failed.")
-                if not answer.sent and call.move_on(failure):
+                if not answer.sent and not held and call.move_on(failure):
                     continue
-                if not await answer.settled():
+                if not held and not await answer.settled():
                     return exchange.fail(failure, final=call.spent, extra=call.attempt_headers())
                 exchange.log_failure(failure, http_status(failure))
-                return await answer.end(encoder.fail(failure))
+                return await answer.end(held + encoder.fail(failure))
         finally:
             answer.close()
+
+
+def _one_choice(request: Any) -> bool:
+    """Whether the answer has one choice alone, so that its finish is the answer's."""
+    return request.sampling.n <= 1 and len(getattr(request, "prompts", ())) <= 1
