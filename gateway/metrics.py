@@ -7,7 +7,7 @@ that does not exist).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -106,7 +106,8 @@ class Metrics:
 
 class State:
     """What is so when it is asked for. resting: the targets that rest. rows: of the ledger, that wait and that are
-    lost; None where there is none. refused: whether the last reading of the configuration was."""
+    lost; None where there is none. refused: whether the last reading of the configuration was. queues: how many calls
+    wait for each worker."""
 
     def __init__(
         self,
@@ -114,7 +115,9 @@ class State:
         limiter: Limiter,
         rows: Callable[[], tuple[int, int]] | None,
         refused: Callable[[], bool],
+        queues: Callable[[], Mapping[str, int]],
     ) -> None:
+        self._queues = queues
         self._resting = resting
         self._limiter = limiter
         self._rows = rows
@@ -132,6 +135,10 @@ class State:
         yield GaugeMetricFamily("trestle_limits_reachable", reachable, value=int(self._limiter.reachable))
         refused = "1 when the last configuration was refused, and the one before counts."
         yield GaugeMetricFamily("trestle_config_refused", refused, value=int(self._refused()))
+        queued = GaugeMetricFamily("trestle_queue", "Calls that wait until there is room.", labels=["worker"])
+        for worker, count in self._queues().items():
+            queued.add_metric([worker], count)
+        yield queued
         if self._rows is not None:
             waiting, lost = self._rows()
             yield GaugeMetricFamily("trestle_ledger_waiting_rows", "Rows not in the database yet.", value=waiting)

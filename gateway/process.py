@@ -121,7 +121,8 @@ class Process:
         parts.observers.append(Metrics(metrics, self._offers))
         rows = None if ledger is None else lambda: (ledger.waiting, ledger.lost)
         resting = lambda: parts.breakers(self._deck.settings.breaker).resting()  # noqa: E731
-        metrics.register(State(resting, parts.limiter, rows, lambda: self.refused))
+        queues = lambda: {name: worker.waiting for name, worker in self._deck.workers.items()}  # noqa: E731
+        metrics.register(State(resting, parts.limiter, rows, lambda: self.refused, queues))
         return scrape.serve("gateway.metrics", address, metrics)
 
     def _trace(self, settings: TraceSettings) -> None:

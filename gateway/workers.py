@@ -88,6 +88,11 @@ class Worker:
     def _method(self, name: str, response_type: Any) -> Method:
         return Method(self._channel, SERVICE, name, response_type)
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait until there is room for them."""
+        return 0 if self._capacity is None else self._capacity.waiting
+
     async def acquire(self) -> None:
         """Returns once there is room for a call. Raises `CallError` (OVERLOADED)."""
         if self._capacity is not None:

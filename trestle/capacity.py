@@ -23,6 +23,11 @@ class Capacity:
         self._patience = patience
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return sum(not place.done() for place in self._waiting)
+
     async def acquire(self) -> None:
         """Returns once there is a place."""
         if self._free > 0:

@@ -65,7 +65,8 @@ class CallMetadata:
     instant of the loop's clock by which the call must have ended, a little before gRPC's own, so that its status and
     details still arrive; None for none. usage: what was used so far. upstream: who was asked, by its name; empty while
     nobody was. status: what it ended with, by its name in gRPC. notes: what the answer's beginning is to say of it.
-    retries: how often an upstream was asked once more. context: of the trace that it came with, as headers. trace: its
+    retries: how often an upstream was asked once more. began_at: when a stream first said something, of the loop's
+    clock; zero for never. context: of the trace that it came with, as headers. trace: its
     spans; None where there are none. reason: why it failed; empty where it did not. last: the response that it ended
     with; None where there is none.
     """
@@ -75,6 +76,7 @@ class CallMetadata:
         "_context",
         "_since",
         "account",
+        "began_at",
         "caller",
         "client",
         "context",
@@ -107,6 +109,7 @@ class CallMetadata:
         self.reason = ""
         self.last: Any = None
         self.retries = 0
+        self.began_at = 0.0
         self.request = request
         self.caller, trusted = caller.get()
         self.direct = not trusted
@@ -154,6 +157,10 @@ class CallMetadata:
     def method(self) -> str:
         """What was asked for: Chat, Complete, Embed, Moderate, ListModels."""
         return str(self.request.DESCRIPTOR.name.removesuffix("Request"))
+
+    def seconds_to_first(self) -> float:
+        """To the first chunk of a stream that said something; zero where none came."""
+        return self.began_at - self._since if self.began_at else 0.0
 
     def seconds(self) -> float:
         """Since it began."""

@@ -10,15 +10,17 @@ from trestle.errors import CallError, Reason
 
 class Limits:
     """An asynchronous context manager around one upstream call. timeout: seconds for the whole of it. first_token:
-    seconds to the first chunk that says something; zero for either: no limit. Raises `CallError` (UPSTREAM_TIMEOUT).
+    seconds to the first chunk that says something; zero for either: no limit. began_at: when that came, of the loop's
+    clock; zero until then. Raises `CallError` (UPSTREAM_TIMEOUT).
     """
 
-    __slots__ = ("_first", "_seen", "_timeout", "_upstream", "_whole")
+    __slots__ = ("_first", "_seen", "_timeout", "_upstream", "_whole", "began_at")
 
     def __init__(self, timeout: float, first_token: float, upstream: str) -> None:
         self._whole = timeout
         self._first = first_token
         self._seen = 0
+        self.began_at = 0.0
         self._upstream = upstream
         self._timeout: asyncio.Timeout | None = None
 
@@ -37,6 +39,8 @@ class Limits:
     def said(self, chunks: int) -> None:
         """So many chunks have come. The very first says only that the answer has begun."""
         self._seen += chunks
+        if not self.began_at and self._seen > 1:
+            self.began_at = asyncio.get_running_loop().time()
         if self._first and self._timeout is not None and self._seen > 1:
             self._first = 0.0
             self._timeout.reschedule(self._whole or None)

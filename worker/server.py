@@ -63,7 +63,7 @@ async def serve(
         tracer = _trace(settings.traces, family.name, calls)
     metrics_address = ""
     if settings.metrics:
-        metrics_address = _measure(settings.metrics, family.name, calls, reload)
+        metrics_address = _measure(settings.metrics, family.name, calls, reload, service)
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -129,14 +129,17 @@ async def serve(
         await asyncio.to_thread(tracer.close)
 
 
-def _measure(address: str, family: str, calls: Calls, reload: Reload) -> str:
+def _measure(
+    address: str, family: str, calls: Calls, reload: Reload, service: RemoteService | None
+) -> str:
     """Serves metrics from now on; returns where. What that needs is imported by who wants it."""
     from trestle import scrape  # noqa: PLC0415
-    from worker.metrics import Metrics  # noqa: PLC0415
+    from worker.metrics import Metrics, Queues  # noqa: PLC0415
 
     metrics = scrape.registry()
     calls.observer = Metrics(metrics, family, calls)
     refused = "1 when the last configuration was refused, and the one before counts."
+    metrics.register(Queues(lambda: {} if service is None else service.clients))
     scrape.Now("trestle_config_refused", refused, lambda: int(reload.refused), metrics)
     return scrape.serve("worker.metrics", address, metrics)
 

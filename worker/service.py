@@ -235,6 +235,7 @@ class RemoteService:
                         more = await _relay(answer, sse, decoder, out, limit, most)
                 finally:
                     call.usage = decoder.usage
+                    call.began_at = limit.began_at
                     if more and not answer.ended:
                         self._finish(answer)
                     else:

@@ -144,6 +144,11 @@ class UpstreamClient(Generic[U]):
             else nullcontext()
         )
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait until there is room for them."""
+        return self.capacity.waiting if isinstance(self.capacity, Capacity) else 0
+
     def shown(self, credential: str) -> UpstreamClient[U]:
         """The same upstream, asked with a credential that is not ours. Raises `CallError` where it takes none."""
         if not self.upstream.settings.accept_credentials or self._tokens is not None:

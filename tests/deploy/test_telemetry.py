@@ -29,7 +29,7 @@ def names() -> set[str]:
     gateway, worker = scrape.registry(), scrape.registry()
     Metrics(gateway, lambda _: True)
     limiter = Limiter(LimiterSettings(), lambda _: None, Prices([]))
-    gateway.register(State(list, limiter, lambda: (0, 0), lambda: False))
+    gateway.register(State(list, limiter, lambda: (0, 0), lambda: False, dict))
     WorkerMetrics(worker, "echo", Calls())
     return {name for registry in (gateway, worker) for name in _samples(registry)}
 

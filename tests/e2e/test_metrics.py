@@ -98,13 +98,39 @@ async def test_every_request_is_counted_once(tmp_path: Path) -> None:
         assert found[("trestle_first_token_seconds_count", "scripted")] == 1
         assert found[("trestle_cancel_seconds_count",)] == 1
         assert found[("trestle_open_streams",)] == 0
+        assert found[("trestle_queue", "openai")] == 0
         assert found[("trestle_config_refused",)] == 0
         worker = await until(
             it.worker_metrics, ("trestle_worker_calls_total", "openai", "Chat", "CANCELLED", "first"), 1
         )
         assert worker[("trestle_worker_calls_total", "openai", "Chat", "OK", "second")] == 1
+        assert worker[("trestle_worker_first_token_seconds_count", "openai", "first")] == 1
         assert worker[("trestle_worker_calls_total", "openai", "Chat", "UNAVAILABLE", "first")] == 1
         assert worker[("trestle_worker_tokens_total", "openai", "input", "second")] == USAGE["prompt_tokens"]
+
+
+async def test_who_waits_is_counted(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as upstream:
+        narrow = {"base_url": upstream.url, "max_calls": 1}
+        config = {"worker": {"metrics": services.FREE_PORT, "openai": {"upstreams": {"narrow": narrow}}}}
+        async with services.running("worker", "worker", "openai", config=config, folder=tmp_path) as worker:
+            metrics = await second_line(worker)
+            one = {"address": worker.address, "max_calls": 2}
+            settings = {"workers": {"w": one}, "models": [{"name": "m", "targets": [{"worker": "w", "model": "m"}]}]}
+            async with services.gateway({**settings, "metrics": services.FREE_PORT}, tmp_path) as gateway:
+                gateway_metrics = await second_line(gateway)
+                gate = Gate()
+                upstream.will(Reply.sse(gate, *text_stream(["Hi."])), *[Reply.json(completion())] * 2)
+                async with Client(gateway.address) as client, asyncio.TaskGroup() as group:
+                    group.create_task(client.stream(ask("m")))
+                    await upstream.request()
+                    for _ in range(2):  # one for the upstream's queue, one for the worker's
+                        group.create_task(client.chat(ask("m")))
+                    await until(metrics, ("trestle_queue", "narrow"), 1)
+                    await until(gateway_metrics, ("trestle_queue", "w"), 1)
+                    gate.set()
+                await until(metrics, ("trestle_queue", "narrow"), 0)
+                await until(gateway_metrics, ("trestle_queue", "w"), 0)
 
 
 @contextmanager
