@@ -16,6 +16,7 @@ from gateway.endpoints import Methods, Table
 from gateway.exchange import Exchange
 from gateway.identity import MANAGE, NOBODY
 from gateway.record import Observer, Record
+from gateway.reply import Reply
 from gateway.settings import CorsSettings
 from trestle.errors import CallError, Reason
 from trestle.logs import serving
@@ -57,7 +58,7 @@ class Edge:
         self._cors = Cors(cors)
         self._observers = observers
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest) -> Reply:
         """The answer to one request."""
         shared = self._cors.headers(request.headers)
         if self.stopping:
@@ -99,7 +100,7 @@ class Edge:
             # takes whatever is raised for a failure of ours, has nothing to log.
             if request.transport is not None:
                 request.transport.abort()
-            return web.Response(status=499)
+            return Reply(request, {}, status=499)
         except Exception:
             log.exception("the gateway failed", extra=exchange.place())
             return exchange.fail(CallError(Reason.INTERNAL, "The gateway failed."))
@@ -146,7 +147,7 @@ class Edge:
         for observer in self._observers:
             observer.ended(record)
 
-    def _unmatched(self, exchange: Exchange, methods: Methods) -> web.Response:
+    def _unmatched(self, exchange: Exchange, methods: Methods) -> Reply:
         """Answers what no endpoint is there for: preflights, wrong paths and methods."""
         asked = exchange.http.headers
         if exchange.http.method != hdrs.METH_OPTIONS or "access-control-request-method" not in asked:
@@ -154,4 +155,4 @@ class Edge:
         headers = exchange.headers()
         if "access-control-allow-origin" in headers:
             headers.update(self._cors.preflight(asked, methods))
-        return web.Response(status=204, headers=headers)
+        return Reply(exchange.http, headers, status=204)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from gateway.exchange import Exchange
+    from gateway.reply import Reply
 
-Handler: TypeAlias = "Callable[[Exchange], Awaitable[web.StreamResponse]]"
+Handler: TypeAlias = "Callable[[Exchange], Awaitable[Reply]]"
 _VARIABLE: Final = re.compile(r"\{(\w+)(:\.\+)?\}")
 
 

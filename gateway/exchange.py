@@ -16,6 +16,7 @@ from gateway.calls import Metadata
 from gateway.identity import DEFAULT_ACCOUNT, UNKNOWN
 from gateway.openai.errors import error_answer, refusal
 from gateway.record import Record
+from gateway.reply import Reply
 from trestle.errors import CallError, Reason
 from trestle.logs import failure
 
@@ -112,21 +113,23 @@ class Exchange:
                 fields[field] = value
         return fields
 
-    def json(self, value: object, status: int = 200) -> web.Response:
+    def json(self, value: object, status: int = 200) -> Reply:
         """An answer of JSON."""
         return self.answer(msgspec.json.encode(value), status)
 
-    def answer(self, body: bytes, status: int = 200, extra: dict[str, str] | None = None) -> web.Response:
-        """An answer of ready JSON; extra: headers beside the usual ones."""
+    def answer(
+        self, body: bytes, status: int = 200, extra: Mapping[str, str] | None = None, content_type: str = JSON
+    ) -> Reply:
+        """An answer that is ready; extra: headers beside the usual ones."""
         headers = self.headers()
         if extra:
             headers.update(extra)
-        headers[hdrs.CONTENT_TYPE] = JSON
+        headers["content-type"] = content_type
         if self.record is not None:
             self.record.status = status
-        return web.Response(body=body, status=status, headers=headers)
+        return Reply(self.http, headers, body, status)
 
-    def fail(self, error: CallError, *, final: bool = False, extra: dict[str, str] | None = None) -> web.Response:
+    def fail(self, error: CallError, *, final: bool = False, extra: dict[str, str] | None = None) -> Reply:
         """The answer to a request that failed before the first byte of another one; final: as in `error_answer`."""
         said = error_answer(error, final=final)
         self.log_failure(error, said.status)
@@ -148,7 +151,7 @@ class Exchange:
         method = self.http.method
         return {"method": method if method in hdrs.METH_ALL else None, "path": self.path or None}
 
-    def refuse_path(self, methods: Iterable[str]) -> web.Response:
+    def refuse_path(self, methods: Iterable[str]) -> Reply:
         """The answer where nobody serves this path (methods is empty), or only with other methods."""
         path = self.http.path
         allowed = ", ".join(sorted(methods))

@@ -9,13 +9,14 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from gateway.exchange import Exchange
 from gateway.openai.errors import refusal
+from gateway.reply import Reply
 from trestle.config import ConfigError
 from trestle.errors import CallError, Reason
 
@@ -44,7 +45,7 @@ class Listener:
 
     def __init__(
         self,
-        answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        answer: Callable[[web.BaseRequest], Awaitable[Reply]],
         bounds: Bounds,
         context: ssl.SSLContext | None = None,
     ) -> None:
@@ -82,9 +83,10 @@ class Listener:
 
 class _Server(web.Server):
     def __init__(
-        self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], bounds: Bounds, **options: Any
+        self, answer: Callable[[web.BaseRequest], Awaitable[Reply]], bounds: Bounds, **options: Any
     ) -> None:
-        super().__init__(answer, **options)
+        # Of an answer aiohttp asks only what a reply has.
+        super().__init__(cast("Any", answer), **options)
         self.bounds = bounds
 
     @property
@@ -96,7 +98,7 @@ class _Server(web.Server):
         return Protocol(self, loop=self._loop, **self._kwargs)
 
 
-async def _refuse(request: web.BaseRequest) -> web.StreamResponse:
+async def _refuse(request: web.BaseRequest) -> Reply:
     full = "The gateway has as many connections as it may; try again shortly."
     exchange = Exchange(request, {})
     response = exchange.fail(CallError(Reason.OVERLOADED, full, code="overloaded", retry_after=1.0))
@@ -123,7 +125,7 @@ class Protocol(web.RequestHandler):
         if self._server.full and self.transport is not None:
             log.warning("there are %d connections, and no more may be", self._server.bounds.max_connections)
             # It is heard first: an answer to a request that was not read is lost with the connection.
-            self._request_handler = _refuse
+            self._request_handler = cast("Any", _refuse)
             self._loop.call_later(_PATIENCE, self.transport.abort)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -162,13 +164,11 @@ class Protocol(web.RequestHandler):
             self._stalling.cancel()
             self._stalling = None
 
-    def handle_error(
+    def handle_error(  # type: ignore[override]
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
+    ) -> Reply:
         """The answer to what never became a request. aiohttp's own quotes what it could not read, to the client and in
         the log, and that may be a key."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun")
         exchange = Exchange(request, {})
         log.info("not a request: %s", type(exc).__name__, extra=exchange.log_fields())
         if isinstance(exc, LineTooLong):

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from gateway.app import Deck, Parts, admin_edge, assemble, open_accounts, open_limiter, open_sessions
 from gateway.listener import Bounds, Listener
+from gateway.reply import Reply
 from gateway.session_service import SessionListener, SessionServicer
 from gateway.settings import NEEDS_RESTART, GatewaySettings, GatewayTls, check, endpoints
 from gateway.workers import Worker
@@ -135,10 +136,10 @@ class Process:
     def _offers(self, model: str) -> bool:
         return self._deck.router.offers(model)
 
-    def _answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+    def _answer(self, request: web.BaseRequest) -> Awaitable[Reply]:
         return self._deck.edge.answer(request)
 
-    def _probe(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+    def _probe(self, request: web.BaseRequest) -> Awaitable[Reply]:
         return self._deck.probes.answer(request)
 
     async def _drain(self, listeners: list[Listener], watching: list[asyncio.Task[None]]) -> None:
@@ -225,7 +226,7 @@ def _as_far_as_now(new: GatewaySettings, old: GatewaySettings) -> GatewaySetting
 
 
 def _listener(
-    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    answer: Callable[[web.BaseRequest], Awaitable[Reply]],
     settings: GatewaySettings,
     context: ssl.SSLContext | None,
 ) -> Listener:

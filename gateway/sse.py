@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Final
 
-from aiohttp import web
-
 from gateway.exchange import Exchange
 from gateway.openai.stream import KEEP_ALIVE
+from gateway.reply import StreamReply
 
-_NEVER: Final = float("inf")
-
-
-class _EventStream(web.StreamResponse):
-    """Its headers leave together with its first events, in one packet."""
-
-    _send_headers_immediately = False
+_HEADERS: Final = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+_NOTHING: Final[Mapping[str, str]] = {}
 
 
 class SseAnswer:
@@ -29,100 +27,74 @@ class SseAnswer:
     is out too. Every send is awaited until the client's connection has room for it. `close` it on every way out.
     """
 
-    __slots__ = (
-        "_exchange",
-        "_extra_headers",
-        "_keep_alive",
-        "_last",
-        "_loop",
-        "_response",
-        "_timer",
-        "_waiting",
-        "sent",
-    )
+    __slots__ = ("_exchange", "_extra_headers", "_keep_alive", "_last", "_loop", "_reply", "_timer", "sent")
 
     def __init__(
-        self, exchange: Exchange, keep_alive: float, extra_headers: Callable[[], Awaitable[dict[str, str]]]
+        self, exchange: Exchange, keep_alive: float, extra_headers: Callable[[], Awaitable[Mapping[str, str]]]
     ) -> None:
         self.sent = False
         self._exchange = exchange
         self._extra_headers = extra_headers
         self._keep_alive = keep_alive
-        self._response: web.StreamResponse | None = None
-        self._waiting: asyncio.Task[None] | None = None  # a comment on its way out
+        self._reply: StreamReply | None = None
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
         self._timer = self._loop.call_later(keep_alive, self._tick)
 
     @property
     def begun(self) -> bool:
-        return self._response is not None
+        return self._reply is not None
 
     async def send(self, events: bytes) -> None:
-        """Writes whole events."""
-        response = await self._ready()
-        await response.write(events)
+        """Writes whole events. Raises `ConnectionError`."""
+        reply = self._reply
+        if reply is None or not self.sent:
+            reply = await self._speak()
+        reply.write(events)
         self._last = self._loop.time()
+        if reply.blocked:
+            await reply.room()
+            self._last = self._loop.time()
 
-    async def end(self, events: bytes) -> web.StreamResponse:
-        """Writes the last events and, with them, the end of the answer."""
-        response = await self._ready()
-        await response.write_eof(events)
-        return response
-
-    async def _ready(self) -> web.StreamResponse:
-        """The answer, its headers out and nothing else on its way."""
-        self._last = _NEVER  # while a write waits for the client, no comment is due
-        if self._waiting is not None:
-            await self._waiting
-        response = self._response
-        if response is None:
-            response = await self._begin(await self._extra_headers())
-        if not self.sent:
-            self.sent = True
-            if self._exchange.record is not None:
-                self._exchange.record.first = perf_counter()
-        return response
-
-    async def settled(self) -> bool:
-        """`begun`, once a comment that is on its way out is out."""
-        if self._waiting is not None:
-            await self._waiting
-        return self.begun
+    async def end(self, events: bytes) -> StreamReply:
+        """Writes the last events and, with them, the end of the answer. Raises `ConnectionError`."""
+        reply = self._reply
+        if reply is None or not self.sent:
+            reply = await self._speak()
+        self.close()
+        reply.end(events)
+        await reply.room()
+        return reply
 
     def close(self) -> None:
         """No comment after this."""
         self._timer.cancel()
-        if self._waiting is not None:
-            self._waiting.cancel()
 
-    async def _begin(self, extra: dict[str, str]) -> web.StreamResponse:
-        headers = self._exchange.headers()
-        headers["content-type"] = "text/event-stream; charset=utf-8"
-        headers["cache-control"] = "no-cache"
-        headers["x-accel-buffering"] = "no"
-        headers.update(extra)
-        response = _EventStream(headers=headers)
+    async def _speak(self) -> StreamReply:
+        """The answer, now that content is due."""
+        extra = await self._extra_headers() if self._reply is None else _NOTHING
+        reply = self._begin(extra) if self._reply is None else self._reply  # a comment may have been quicker
+        self.sent = True
         if self._exchange.record is not None:
-            self._exchange.record.status = response.status
-        self._response = response
-        await response.prepare(self._exchange.http)
-        return response
+            self._exchange.record.first = perf_counter()
+        return reply
+
+    def _begin(self, extra: Mapping[str, str]) -> StreamReply:
+        exchange = self._exchange
+        reply = self._reply = StreamReply(exchange.http, {**exchange.headers(), **_HEADERS, **extra})
+        if exchange.record is not None:
+            exchange.record.status = reply.status
+        return reply
 
     def _tick(self) -> None:
-        """Looks after a silence; one that began with a write that waited is noticed late by at most its own time."""
+        """Looks after a silence. A client that has yet to read what it was sent needs no comment."""
         now = self._loop.time()
-        due = now if self._last == _NEVER else self._last
-        if now - due >= self._keep_alive and self._waiting is None:
-            self._waiting = self._loop.create_task(self._comment())
-            self._last = due = now
-        self._timer = self._loop.call_at(due + self._keep_alive, self._tick)
-
-    async def _comment(self) -> None:
-        try:
-            response = self._response if self._response is not None else await self._begin({})
-            await response.write(KEEP_ALIVE)
-        except ConnectionError:
-            pass  # the handler learns of it by its own cancellation
-        finally:
-            self._waiting = None
+        if now - self._last >= self._keep_alive:
+            self._last = now
+            reply = self._begin(_NOTHING) if self._reply is None else self._reply
+            if not reply.blocked:
+                try:
+                    reply.write(KEEP_ALIVE)
+                except ConnectionError:
+                    return  # the handler learns of it by its own cancellation
+        self._timer = self._loop.call_at(self._last + self._keep_alive, self._tick)

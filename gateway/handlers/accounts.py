@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from aiohttp import web
 from msgspec import Meta
 
 from gateway.auth import new_key
@@ -18,6 +17,7 @@ from gateway.handlers.base import read_body
 from gateway.identity import DEFAULT_ACCOUNT
 from gateway.limits.policy import Limits
 from gateway.openai.fields import decode_body, invalid
+from gateway.reply import Reply
 from gateway.store.accounts import AccountStore
 from gateway.store.records import Account, Key
 
@@ -94,38 +94,38 @@ class AccountsHandler:
             Endpoint("POST", key + "/rotate", self.rotate_key),
         ]
 
-    async def create(self, exchange: Exchange) -> web.StreamResponse:
+    async def create(self, exchange: Exchange) -> Reply:
         asked: NewAccount = decode_body(_NEW_ACCOUNT, await _body(exchange))
         return await self._changed(exchange, _account(await self._store.create(asked.name)))
 
-    async def list(self, exchange: Exchange) -> web.StreamResponse:
+    async def list(self, exchange: Exchange) -> Reply:
         after, limit = _page(exchange.http.query)
         return _list(exchange, [_account(each) for each in await self._store.list(after, limit + 1)], limit)
 
-    async def get(self, exchange: Exchange) -> web.StreamResponse:
+    async def get(self, exchange: Exchange) -> Reply:
         return exchange.json(_account(await self._store.get(_named(exchange, "account"))))
 
-    async def disable(self, exchange: Exchange) -> web.StreamResponse:
+    async def disable(self, exchange: Exchange) -> Reply:
         name = _named(exchange, "account")
         if name == DEFAULT_ACCOUNT:
             raise invalid("account", "The account 'default' is the configuration file's: take its keys out there.")
         return await self._changed(exchange, _account(await self._store.set_disabled(name, True)))
 
-    async def enable(self, exchange: Exchange) -> web.StreamResponse:
+    async def enable(self, exchange: Exchange) -> Reply:
         account = await self._store.set_disabled(_named(exchange, "account"), False)
         return await self._changed(exchange, _account(account))
 
-    async def limit(self, exchange: Exchange) -> web.StreamResponse:
+    async def limit(self, exchange: Exchange) -> Reply:
         """All of them anew: what is absent is no longer limited."""
         asked: Limits = decode_body(_LIMITS, await _body(exchange))
         return await self._changed(exchange, _account(await self._store.limit(_named(exchange, "account"), asked)))
 
-    async def limit_key(self, exchange: Exchange) -> web.StreamResponse:
+    async def limit_key(self, exchange: Exchange) -> Reply:
         """As `limit`."""
         asked: Limits = decode_body(_LIMITS, await _body(exchange))
         return await self._changed(exchange, _key(await self._store.limit_key(_named(exchange, "key"), asked)))
 
-    async def create_key(self, exchange: Exchange) -> web.StreamResponse:
+    async def create_key(self, exchange: Exchange) -> Reply:
         """The only answer that holds the key itself."""
         asked: NewKeyBody = decode_body(_NEW_KEY, await _body(exchange))
         new = new_key()
@@ -140,35 +140,35 @@ class AccountsHandler:
         )
         return await self._changed(exchange, {**_key(key), "key": new.text})
 
-    async def list_keys(self, exchange: Exchange) -> web.StreamResponse:
+    async def list_keys(self, exchange: Exchange) -> Reply:
         after, limit = _page(exchange.http.query)
         keys = await self._store.keys(_named(exchange, "account"), after, limit + 1)
         return _list(exchange, [_key(each) for each in keys], limit)
 
-    async def get_key(self, exchange: Exchange) -> web.StreamResponse:
+    async def get_key(self, exchange: Exchange) -> Reply:
         return exchange.json(_key(await self._store.key(_named(exchange, "key"))))
 
-    async def disable_key(self, exchange: Exchange) -> web.StreamResponse:
+    async def disable_key(self, exchange: Exchange) -> Reply:
         key = await self._store.set_key_disabled(_named(exchange, "key"), True)
         return await self._changed(exchange, _key(key))
 
-    async def enable_key(self, exchange: Exchange) -> web.StreamResponse:
+    async def enable_key(self, exchange: Exchange) -> Reply:
         key = await self._store.set_key_disabled(_named(exchange, "key"), False)
         return await self._changed(exchange, _key(key))
 
-    async def expire_key(self, exchange: Exchange) -> web.StreamResponse:
+    async def expire_key(self, exchange: Exchange) -> Reply:
         asked: Expiry = decode_body(_EXPIRY, await _body(exchange) or b"{}")
         key = await self._store.expire_key(_named(exchange, "key"), int(time.time()) + asked.within)
         return await self._changed(exchange, _key(key))
 
-    async def rotate_key(self, exchange: Exchange) -> web.StreamResponse:
+    async def rotate_key(self, exchange: Exchange) -> Reply:
         """A key with the same rights, shown once, and the old one with its end."""
         asked: Rotation = decode_body(_ROTATION, await _body(exchange) or b"{}")
         new = new_key()
         old, key = await self._store.rotate_key(_named(exchange, "key"), new, asked.overlap)
         return await self._changed(exchange, {**_key(key), "key": new.text, "replaces": _key(old)})
 
-    async def _changed(self, exchange: Exchange, answer: object) -> web.StreamResponse:
+    async def _changed(self, exchange: Exchange, answer: object) -> Reply:
         await self._directory.catch_up()
         return exchange.json(answer)
 
@@ -188,7 +188,7 @@ def _page(query: Mapping[str, str]) -> tuple[str, int]:
     return query.get("after", ""), int(text)
 
 
-def _list(exchange: Exchange, found: Sequence[Mapping[str, Any]], limit: int) -> web.StreamResponse:
+def _list(exchange: Exchange, found: Sequence[Mapping[str, Any]], limit: int) -> Reply:
     """found: one more than the limit where there are more."""
     return exchange.json({"object": "list", "data": found[:limit], "has_more": len(found) > limit})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from aiohttp import web
 from msgspec import Raw
 
 from gateway.agents import Agent, Name, NewAgent, preset_of
@@ -16,6 +15,7 @@ from gateway.handlers.models import MAX_BODY_BYTES
 from gateway.namespace import AddedAgent, agent_of
 from gateway.openai.errors import not_found
 from gateway.openai.fields import decode_body, invalid
+from gateway.reply import Reply
 from gateway.store.records import OwnAgent
 from trestle.errors import CallError
 from trestle.openjson import NOTHING, join, members
@@ -42,23 +42,23 @@ class AgentsHandler:
         self._store = store
         self._directory = directory
 
-    async def list(self, exchange: Exchange) -> web.StreamResponse:
+    async def list(self, exchange: Exchange) -> Reply:
         agents = self._directory.namespace(exchange.identity.account).agents.values()
         return exchange.json({"object": "list", "data": [_shown(each) for each in agents]})
 
-    async def create(self, exchange: Exchange) -> web.StreamResponse:
+    async def create(self, exchange: Exchange) -> Reply:
         given = await self._given(exchange)
         name: str = decode_body(_NEW, join(given)).name
         return await self._written(exchange, await self._add(exchange, name, given))
 
-    async def get(self, exchange: Exchange) -> web.StreamResponse:
+    async def get(self, exchange: Exchange) -> Reply:
         name = _named(exchange)
         found = self._directory.namespace(exchange.identity.account).agents.get(name)
         if found is None:
             raise not_found("agent", name)
         return exchange.json(_shown(found))
 
-    async def replace(self, exchange: Exchange) -> web.StreamResponse:
+    async def replace(self, exchange: Exchange) -> Reply:
         """Makes it where there is none."""
         name, given = _named(exchange), await self._given(exchange)
         definition = self._definition(exchange, name, given)
@@ -70,7 +70,7 @@ class AgentsHandler:
             record = await self._add(exchange, name, given)
         return await self._written(exchange, record)
 
-    async def change(self, exchange: Exchange) -> web.StreamResponse:
+    async def change(self, exchange: Exchange) -> Reply:
         name, given = _named(exchange), await self._given(exchange)
 
         def changed(old: bytes) -> bytes:
@@ -82,7 +82,7 @@ class AgentsHandler:
             exchange, await self._store.change_agent(exchange.identity.account, name, changed)
         )
 
-    async def delete(self, exchange: Exchange) -> web.StreamResponse:
+    async def delete(self, exchange: Exchange) -> Reply:
         name = _named(exchange)
         await self._store.remove_agent(exchange.identity.account, name)
         await self._directory.catch_up()
@@ -108,7 +108,7 @@ class AgentsHandler:
         preset_of(name, agent)
         return msgspec.json.encode(agent)
 
-    async def _written(self, exchange: Exchange, record: OwnAgent) -> web.StreamResponse:
+    async def _written(self, exchange: Exchange, record: OwnAgent) -> Reply:
         await self._directory.catch_up()
         return exchange.json(_shown(agent_of(record)))
 

@@ -214,5 +214,3 @@ async def _expected(http: web.BaseRequest) -> None:
         raise CallError(Reason.INVALID_REQUEST, "The only expectation there is: 100-continue.", param="expect")
     if http.version >= HttpVersion11:
         await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # What has been said so is no part of the answer.
-        http.writer.output_size = 0

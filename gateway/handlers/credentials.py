@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from aiohttp import web
 
 from gateway.directory import Directory
 from gateway.exchange import Exchange
@@ -16,6 +15,7 @@ from gateway.handlers.base import read_body
 from gateway.handlers.models import MAX_BODY_BYTES
 from gateway.namespace import NewCredential
 from gateway.openai.fields import decode_body, invalid
+from gateway.reply import Reply
 from gateway.store.records import OwnCredential
 from trestle.sealed import MAX_SEALED_BYTES, Purpose, pair_name, seal
 
@@ -37,7 +37,7 @@ class CredentialsHandler:
         self._directory = directory
         self._keys = keys
 
-    async def create(self, exchange: Exchange) -> web.StreamResponse:
+    async def create(self, exchange: Exchange) -> Reply:
         asked: NewCredential = decode_body(_NEW, await read_body(exchange, MAX_BODY_BYTES))
         key = self._keys.get(asked.worker)
         if key is None:
@@ -60,11 +60,11 @@ class CredentialsHandler:
         await self._directory.catch_up()
         return exchange.json(_shown(credential))
 
-    async def list(self, exchange: Exchange) -> web.StreamResponse:
+    async def list(self, exchange: Exchange) -> Reply:
         found = self._directory.namespace(exchange.identity.account).credentials.values()
         return exchange.json({"object": "list", "data": [_shown(each) for each in found]})
 
-    async def delete(self, exchange: Exchange) -> web.StreamResponse:
+    async def delete(self, exchange: Exchange) -> Reply:
         name = exchange.named["name"]
         await self._store.remove_credential(exchange.identity.account, name)
         await self._directory.catch_up()

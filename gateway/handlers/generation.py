@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
 
-from aiohttp import web
-
 from gateway.calls import Method
 from gateway.exchange import Exchange
 from gateway.handlers.base import Bridge
@@ -19,6 +17,7 @@ from gateway.openai.request import decode_chat
 from gateway.openai.stream import ChatStreamEncoder
 from gateway.openai.text import TextFold, TextStreamEncoder, decode_text
 from gateway.record import Answer
+from gateway.reply import Reply
 from gateway.routed import RoutedCall, ended_early
 from gateway.sse import SseAnswer
 from gateway.workers import Worker
@@ -81,7 +80,7 @@ class GenerationHandler:
         self._bridge = bridge
         self._keep_alive = keep_alive
 
-    async def create(self, exchange: Exchange) -> web.StreamResponse:
+    async def create(self, exchange: Exchange) -> Reply:
         ask = await self._bridge.ask(exchange, self._dialect.decode, chat=self._dialect is CHAT)
         if exchange.record is not None:
             exchange.record.stream = ask.stream
@@ -93,7 +92,7 @@ class GenerationHandler:
         finally:
             call.close()
 
-    async def _whole(self, exchange: Exchange, ask: Ask, call: RoutedCall) -> web.StreamResponse:
+    async def _whole(self, exchange: Exchange, ask: Ask, call: RoutedCall) -> Reply:
         """A fold of the same chunks, so that the two forms can never differ."""
         while True:
             try:
@@ -112,7 +111,7 @@ class GenerationHandler:
             if not call.move_on(error):
                 return exchange.fail(error, final=call.spent, extra=call.attempt_headers())
 
-    async def _stream(self, exchange: Exchange, ask: Ask, call: RoutedCall) -> web.StreamResponse:
+    async def _stream(self, exchange: Exchange, ask: Ask, call: RoutedCall) -> Reply:
         answer = SseAnswer(exchange, self._keep_alive, call.headers)
         record = exchange.record
         watch = None if record is None else record.watch
@@ -145,7 +144,7 @@ class GenerationHandler:
                     failure = CallError(Reason.INTERNAL, "The gateway failed.")
                 if not answer.sent and not held and call.move_on(failure):
                     continue
-                if not held and not await answer.settled():
+                if not held and not answer.begun:
                     return exchange.fail(failure, final=call.spent, extra=call.attempt_headers())
                 exchange.log_failure(failure, http_status(failure))
                 return await answer.end(held + encoder.fail(failure))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from aiohttp import web
-
 from gateway.exchange import Exchange
+from gateway.reply import Reply
 from gateway.workers import Worker
 
 _TIMEOUT = 2.0
@@ -20,10 +19,10 @@ class HealthHandler:
         self._workers = workers
         self.stopping = False
 
-    async def live(self, exchange: Exchange) -> web.StreamResponse:
+    async def live(self, exchange: Exchange) -> Reply:
         return exchange.json({"status": "ok"})
 
-    async def ready(self, exchange: Exchange) -> web.StreamResponse:
+    async def ready(self, exchange: Exchange) -> Reply:
         """200 while at least one worker serves, else 503; either way says which do."""
         serving = await asyncio.gather(*(worker.serves(_TIMEOUT) for worker in self._workers.values()))
         ready = any(serving) and not self.stopping

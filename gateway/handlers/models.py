@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from aiohttp import web
 from msgspec import Raw
 
 from gateway.agents import preset_of_defaults
@@ -17,6 +16,7 @@ from gateway.handlers.base import Namespaces, read_body
 from gateway.identity import Identity
 from gateway.namespace import NewModel
 from gateway.openai.fields import decode_body, forwarded, invalid
+from gateway.reply import Reply
 from gateway.routing import PublicModel, Router
 from trestle.openjson import NOTHING
 
@@ -38,12 +38,12 @@ class ModelsHandler:
         self._catalogue = catalogue
         self._namespaces = namespaces
 
-    async def list(self, exchange: Exchange) -> web.StreamResponse:
+    async def list(self, exchange: Exchange) -> Reply:
         await self._catalogue.ask(self._router.unlisted)
         data = [_model(model) for model in self._models(exchange.identity)]
         return exchange.json({"object": "list", "data": data})
 
-    async def retrieve(self, exchange: Exchange) -> web.StreamResponse:
+    async def retrieve(self, exchange: Exchange) -> Reply:
         name, identity = exchange.named["id"], exchange.identity
         identity.demand_model(name)
         for model in self._added(identity.account):
@@ -78,7 +78,7 @@ class OwnModelsHandler:
         self._directory = directory
         self._workers = workers
 
-    async def create(self, exchange: Exchange) -> web.StreamResponse:
+    async def create(self, exchange: Exchange) -> Reply:
         asked: NewModel = decode_body(_NEW_MODEL, await read_body(exchange, MAX_BODY_BYTES))
         if asked.worker not in self._workers:
             raise invalid("worker", f"Invalid value for 'worker': there is no worker '{asked.worker}'.")
@@ -106,7 +106,7 @@ class OwnModelsHandler:
             }
         )
 
-    async def delete(self, exchange: Exchange) -> web.StreamResponse:
+    async def delete(self, exchange: Exchange) -> Reply:
         name = exchange.named["id"]
         await self._store.remove_model(exchange.identity.account, name)
         await self._directory.catch_up()

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import msgspec
-from aiohttp import web
 
 import trestle
 from gateway.exchange import Exchange
 from gateway.openapi import describe
 from gateway.openapi.document import Route
+from gateway.reply import Reply
 
 
 class OpenApiHandler:
@@ -22,7 +22,7 @@ class OpenApiHandler:
         self._routes = routes
         self._keys = keys
 
-    async def describe(self, exchange: Exchange) -> web.StreamResponse:
+    async def describe(self, exchange: Exchange) -> Reply:
         return exchange.answer(self._document)
 
     @cached_property

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
 
 from gateway.exchange import Exchange
 from gateway.openai import render
+from gateway.reply import Reply
 from gateway.sessions import Sessions, event_id
 from gateway.sse import SseAnswer
 from trestle.v1 import session_pb2
@@ -33,7 +33,7 @@ class SessionsHandler:
         self._sessions = sessions
         self._keep_alive = keep_alive
 
-    async def events(self, exchange: Exchange) -> web.StreamResponse:
+    async def events(self, exchange: Exchange) -> Reply:
         """Until the client leaves or the gateway ends. `Last-Event-ID` or `after`: where to go on."""
         given = exchange.http.headers.get("last-event-id") or exchange.http.query.get("after", "")
         after = event_id(given)

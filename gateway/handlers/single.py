@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
 
-from aiohttp import web
-
 from gateway.calls import Method
 from gateway.exchange import Exchange
 from gateway.handlers.base import Bridge
 from gateway.openai.embeddings import decode_embed, encode_embeddings
 from gateway.openai.moderations import decode_moderation, encode_moderation
+from gateway.reply import Reply
 from gateway.workers import Worker
 from trestle.errors import CallError
 from trestle.v1 import chat_pb2
@@ -49,7 +48,7 @@ class SingleHandler:
         self._dialect = dialect
         self._bridge = bridge
 
-    async def create(self, exchange: Exchange) -> web.StreamResponse:
+    async def create(self, exchange: Exchange) -> Reply:
         ask = await self._bridge.ask(exchange, self._dialect.decode)
         call = await self._bridge.call(exchange, ask.model, ask.request, self._dialect.method, single=True)
         try:

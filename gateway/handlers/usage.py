@@ -10,12 +10,11 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
-from aiohttp import web
-
 from gateway.endpoints import Endpoint
 from gateway.exchange import Exchange
 from gateway.openai.fields import invalid
 from gateway.prices import MICRO
+from gateway.reply import Reply
 from gateway.store.usage import DAY_MS, GROUPS, UsageStore, Which
 
 _OWN_GROUPS: Final = frozenset({"day", "model", "key", "user", "session", "client", "agent", "outcome"})
@@ -41,14 +40,14 @@ class UsageHandler:
             Endpoint("DELETE", "/admin/v1/usage", self.erase),
         ]
 
-    async def own(self, exchange: Exchange) -> web.StreamResponse:
+    async def own(self, exchange: Exchange) -> Reply:
         """The caller's account's, grouped as it asks."""
         query = exchange.http.query
         _known(query, {*_OTHERS, *_FILTERS})
         which = _which(query, _FILTERS, {"account": exchange.identity.account})
         return await self._answer(exchange, which, _groups(query, _OWN_GROUPS))
 
-    async def of_all(self, exchange: Exchange) -> web.StreamResponse:
+    async def of_all(self, exchange: Exchange) -> Reply:
         """All accounts', or some of it."""
         query = exchange.http.query
         filters = (*_FILTERS, "account", "worker", "upstream")
@@ -56,7 +55,7 @@ class UsageHandler:
         which = await self._by_account(_which(query, filters, {}))
         return await self._answer(exchange, which, _groups(query, frozenset(GROUPS)))
 
-    async def erase(self, exchange: Exchange) -> web.StreamResponse:
+    async def erase(self, exchange: Exchange) -> Reply:
         """Deletes what was recorded of an account, a user, a session, a client or a key, up to an instant (now)."""
         query = exchange.http.query
         _known(query, {*_ERASED_BY, "to"})
@@ -75,7 +74,7 @@ class UsageHandler:
             return which
         return replace(which, values={**which.values, "account": await self._store.account(which.values["account"])})
 
-    async def _answer(self, exchange: Exchange, which: Which, groups: Sequence[str]) -> web.StreamResponse:
+    async def _answer(self, exchange: Exchange, which: Which, groups: Sequence[str]) -> Reply:
         query = exchange.http.query
         limit = _number(query, "limit", _LIMIT, 1)
         rows = await self._store.sums(which, groups, limit + 1, _number(query, "offset", 0, 0))
@@ -98,14 +97,14 @@ class UsageHandler:
         )
 
 
-def _csv(exchange: Exchange, rows: Sequence[Mapping[str, Any]], more: bool) -> web.Response:
+def _csv(exchange: Exchange, rows: Sequence[Mapping[str, Any]], more: bool) -> Reply:
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
-    headers = {"x-trestle-has-more": "true" if more else "false", **exchange.headers()}
-    return web.Response(text=text.getvalue(), content_type="text/csv", charset="utf-8", headers=headers)
+    headers = {"x-trestle-has-more": "true" if more else "false"}
+    return exchange.answer(text.getvalue().encode(), extra=headers, content_type="text/csv; charset=utf-8")
 
 
 def _harmless(value: Any) -> Any:

@@ -6,28 +6,27 @@ import logging
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from gateway.auth import Keyring
 from gateway.edge import Edge, Places
 from gateway.endpoints import Endpoint, Table
 from gateway.exchange import Exchange
 from gateway.listener import Bounds, Listener
+from gateway.reply import Reply, StreamReply
 from gateway.settings import CorsSettings
 
 
 async def test_a_client_that_is_gone_is_no_failure_of_ours(caplog: pytest.LogCaptureFixture) -> None:
     """Its connection may end while an answer is being written, before anybody has noticed."""
 
-    async def handler(exchange: Exchange) -> web.StreamResponse:
-        answer = web.StreamResponse()
-        await answer.prepare(exchange.http)
-        await answer.write(b"some")
+    async def handler(exchange: Exchange) -> Reply:
+        answer = StreamReply(exchange.http, exchange.headers())
+        answer.write(b"some")
         assert exchange.http.transport is not None
         exchange.http.transport.close()
         with pytest.raises(ConnectionError):
-            await answer.write(b"more")
-        await answer.write(b"again")
+            answer.write(b"more")
+        answer.write(b"again")
         return answer
 
     edge = Edge(Table([Endpoint("GET", "/", handler)]), Keyring(None), CorsSettings(), Places())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from aiohttp import web
 
 from gateway.endpoints import Endpoint, Table
 from gateway.exchange import Exchange
+from gateway.reply import Reply
 
 
-async def _handler(exchange: Exchange) -> web.StreamResponse:
+async def _handler(exchange: Exchange) -> Reply:
     return exchange.json({})
 
 
