@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.access import AccessLog
-from gateway.auth import Keyring
+from gateway.auth import Keyring, admin_keys, configured_keys
 from gateway.breaker import Breakers
 from gateway.catalogue import Catalogue
 from gateway.edge import Edge, Places
@@ -37,8 +37,6 @@ from gateway.settings import (
     CorsSettings,
     GatewaySettings,
     WorkerEndpoint,
-    admin_keys,
-    configured_keys,
     endpoints,
 )
 from gateway.workers import Worker, read_links

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import string
 from collections.abc import Awaitable, Mapping
 from typing import Final, NamedTuple, Protocol
 
-from gateway.identity import NOBODY, Identity
+from gateway.identity import DEFAULT_ACCOUNT, NOBODY, Identity
+from gateway.limits.policy import Holder, Limits
+from gateway.settings import AdminSettings, GatewaySettings
+from trestle.config import ConfigError
 from trestle.errors import CallError, Reason
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _LOWER: Final = string.ascii_lowercase + string.digits
 _PREFIX_LENGTH: Final = 10
 _SECRET_LENGTH: Final = 43  # of 62 signs: 256 bits
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _OURS: Final = re.compile(rf"tr_[a-z0-9]{{{_PREFIX_LENGTH}}}_[A-Za-z0-9]{{{_SECRET_LENGTH}}}")
 
 
@@ -101,3 +106,37 @@ def _shown(authorization: str | None, api_key: str | None) -> str:
         if scheme.lower() == "bearer" and rest.strip():
             return rest.strip()
     return api_key or ""
+
+
+def configured_keys(
+    settings: GatewaySettings, environment: Mapping[str, str] = os.environ
+) -> dict[bytes, Identity]:
+    """SHA-256 of each key of the file -> whose it is. Raises `ConfigError` for a digest that is none or a variable that
+    is not set."""
+    keys: dict[bytes, Identity] = {}
+    for i, key in enumerate(settings.keys):
+        if bool(key.sha256) == bool(key.key_env):
+            raise ConfigError(f"gateway.keys[{i}]: needs either sha256 or key_env")
+        models = None if key.models is None else frozenset(key.models)
+        holder = Holder(f"key:{key.name}", DEFAULT_ACCOUNT, key.limits) if key.limits != Limits() else None
+        identity = Identity(DEFAULT_ACCOUNT, key.name, frozenset(key.scopes), models, holder)
+        if key.sha256:
+            if not _SHA256.fullmatch(key.sha256.lower()):
+                raise ConfigError(f"gateway.keys[{i}].sha256: is not 64 hexadecimal digits")
+            keys[bytes.fromhex(key.sha256)] = identity
+            continue
+        keys[_read_digest(f"gateway.keys[{i}].key_env", key.key_env, environment)] = identity
+    return keys
+
+
+def admin_keys(settings: AdminSettings, environment: Mapping[str, str] = os.environ) -> dict[bytes, Identity]:
+    """SHA-256 of the key that the API for accounts asks for. Raises `ConfigError` where its variable is not set."""
+    digest = _read_digest("gateway.admin.key_env", settings.key_env, environment)
+    return {digest: Identity(DEFAULT_ACCOUNT, "admin", frozenset())}
+
+
+def _read_digest(path: str, variable: str, environment: Mapping[str, str]) -> bytes:
+    text = environment.get(variable, "")
+    if not text:
+        raise ConfigError(f"{path}: the environment variable {variable} is not set")
+    return digest_of(text)

@@ -8,13 +8,12 @@ import sys
 import msgspec
 import uvloop
 
+from gateway.auth import admin_keys, configured_keys
 from gateway.limits.policy import Limits
 from gateway.process import serve, server_files
 from gateway.settings import (
     GatewaySettings,
-    admin_keys,
     check,
-    configured_keys,
     endpoints,
     only_workers,
 )

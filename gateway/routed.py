@@ -25,6 +25,7 @@ log = logging.getLogger("gateway")
 _IGNORED_PARAMS: Final = "x-trestle-ignored-params"
 CREDENTIAL: Final = "x-trestle-credential-bin"  # as trestle.sealed says, which only who seals need import
 ATTEMPTS: Final = "x-trestle-attempts"
+FLUSH_INTERVAL: Final = "x-trestle-flush-interval"
 
 
 class Budget:
@@ -210,6 +211,8 @@ class RoutedCall:
         request.upstream = target.upstream
         waiting = len(self._order) - 1 - at
         metadata = (*self._metadata, ("x-trestle-attempts-left", str(waiting))) if waiting else self._metadata
+        if self._route.flush_interval and not self._single:
+            metadata = (*metadata, (FLUSH_INTERVAL, f"{self._route.flush_interval:g}"))
         if worker.metadata:
             metadata = (*metadata, *worker.metadata)
         if type(target) is OwnTarget:

@@ -27,6 +27,7 @@ class Route:
     first_token_timeout: float = 0.0
     idle_timeout: float = 0.0
     hedge_after: float = 0.0
+    flush_interval: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Router:
                 model.first_token_timeout,
                 model.idle_timeout,
                 model.hedge_after,
+                model.flush_interval,
             )
             for model in models
         }

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, structs
 
-from gateway.identity import DEFAULT_ACCOUNT, Identity
-from gateway.limits.policy import Holder, Limits
+from gateway.limits.policy import Limits
 from trestle.config import ConfigError
 from trestle.tls import ClientTls, ServerTls
 from trestle.traces import TraceSettings
 
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _ABOVE_ZERO: Final = (
     "timeout",
     "max_timeout",
@@ -78,7 +73,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     In seconds, zero for none: timeout for a request in all (absent: gateway.timeout), first_token_timeout to the first
     content, idle_timeout between two pieces of it. hedge_after: seconds without content after which the next target is
-    asked beside the first; whoever speaks first answers (zero: never).
+    asked beside the first; whoever speaks first answers (zero: never). flush_interval: seconds for which a stream's
+    pieces may wait for each other once it has begun (zero: each leaves as it comes).
     """
 
     name: str
@@ -87,6 +83,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     first_token_timeout: Seconds = 0.0
     idle_timeout: Seconds = 0.0
     hedge_after: Seconds = 0.0
+    flush_interval: Annotated[float, Meta(ge=0, le=10)] = 0.0
 
 
 class WorkerEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -321,6 +318,8 @@ def check(settings: GatewaySettings) -> None:
         names.add(model.name)
         if not model.targets:
             raise ConfigError(f"gateway.models[{i}].targets: at least one target is needed")
+        if 0 < model.idle_timeout <= model.flush_interval:
+            raise ConfigError(f"gateway.models[{i}].flush_interval: must be less than idle_timeout")
         for j, target in enumerate(model.targets):
             if target.worker not in settings.workers:
                 raise ConfigError(
@@ -360,37 +359,3 @@ def only_workers(settings: GatewaySettings, names: Collection[str]) -> GatewaySe
         workers={name: address for name, address in settings.workers.items() if name in names},
         models=[model for model in models if model.targets],
     )
-
-
-def configured_keys(
-    settings: GatewaySettings, environment: Mapping[str, str] = os.environ
-) -> dict[bytes, Identity]:
-    """SHA-256 of each key of the file -> whose it is. Raises `ConfigError` for a digest that is none or a variable that
-    is not set."""
-    keys: dict[bytes, Identity] = {}
-    for i, key in enumerate(settings.keys):
-        if bool(key.sha256) == bool(key.key_env):
-            raise ConfigError(f"gateway.keys[{i}]: needs either sha256 or key_env")
-        models = None if key.models is None else frozenset(key.models)
-        holder = Holder(f"key:{key.name}", DEFAULT_ACCOUNT, key.limits) if key.limits != Limits() else None
-        identity = Identity(DEFAULT_ACCOUNT, key.name, frozenset(key.scopes), models, holder)
-        if key.sha256:
-            if not _SHA256.fullmatch(key.sha256.lower()):
-                raise ConfigError(f"gateway.keys[{i}].sha256: is not 64 hexadecimal digits")
-            keys[bytes.fromhex(key.sha256)] = identity
-            continue
-        keys[_digest(f"gateway.keys[{i}].key_env", key.key_env, environment)] = identity
-    return keys
-
-
-def admin_keys(settings: AdminSettings, environment: Mapping[str, str] = os.environ) -> dict[bytes, Identity]:
-    """SHA-256 of the key that the API for accounts asks for. Raises `ConfigError` where its variable is not set."""
-    digest = _digest("gateway.admin.key_env", settings.key_env, environment)
-    return {digest: Identity(DEFAULT_ACCOUNT, "admin", frozenset())}
-
-
-def _digest(path: str, variable: str, environment: Mapping[str, str]) -> bytes:
-    text = environment.get(variable, "")
-    if not text:
-        raise ConfigError(f"{path}: the environment variable {variable} is not set")
-    return hashlib.sha256(text.encode()).digest()

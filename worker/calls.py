@@ -28,6 +28,8 @@ _FAILED: Final = frozenset({"UNAVAILABLE", "INTERNAL", "RESOURCE_EXHAUSTED"})
 TRACE: Final = ("traceparent", "tracestate")  # as trestle.traces says, which only who traces need import
 IGNORED_PARAMS: Final = "x-trestle-ignored-params"
 ATTEMPTS: Final = "x-trestle-attempts"
+FLUSH_INTERVAL: Final = "x-trestle-flush-interval"
+_MOST_FLUSH: Final = 10.0
 _MAX_HEADER: Final = 2048
 _CREDENTIAL: Final = "x-trestle-credential-bin"  # as trestle.sealed says, which only who unseals need import
 _NO_RETRY: Final = ("grpc-retry-pushback-ms", "-1")
@@ -61,14 +63,15 @@ class CallMetadata:
     request: what was asked. caller: who calls, as worker.callers has it; empty where nobody asks. direct: it is known,
     and no gateway. account, session, client: whom it calls for; empty where it does not say, or may not. credential:
     the account's own, sealed; empty where it brings none. request_id: empty when the caller gave none. strict: an
-    ignored parameter is an error. may_retry: no other target waits, so retries are this worker's business. deadline: an
-    instant of the loop's clock by which the call must have ended, a little before gRPC's own, so that its status and
+    ignored parameter is an error. flush: for how many seconds a stream's pieces may wait for each other, in the
+    caller's words; empty for none. may_retry: no other target waits, so retries are this worker's business. deadline:
+    an instant of the loop's clock by which the call must have ended, a little before gRPC's own, so that its status and
     details still arrive; None for none. usage: what was used so far. upstream: who was asked, by its name; empty while
     nobody was. status: what it ended with, by its name in gRPC. notes: what the answer's beginning is to say of it.
     retries: how often an upstream was asked once more. began_at: when a stream first said something, of the loop's
-    clock; zero for never. context: of the trace that it came with, as headers. trace: its
-    spans; None where there are none. reason: why it failed; empty where it did not. last: the response that it ended
-    with; None where there is none.
+    clock; zero for never. context: of the trace that it came with, as headers. trace: its spans; None where there are
+    none. reason: why it failed; empty where it did not. last: the response that it ended with; None where there is
+    none.
     """
 
     __slots__ = (
@@ -83,6 +86,7 @@ class CallMetadata:
         "credential",
         "deadline",
         "direct",
+        "flush",
         "last",
         "may_retry",
         "notes",
@@ -119,6 +123,7 @@ class CallMetadata:
         self.status = grpc.StatusCode.CANCELLED.name
         self.request_id = ""
         self.strict = False
+        self.flush = ""
         self.may_retry = True
         self.usage: chat_pb2.Usage | None = None
         left: float | None = context.time_remaining()  # None without a deadline, whatever its stub says
@@ -130,6 +135,8 @@ class CallMetadata:
                 self.request_id = _text(value)
             elif name == "x-trestle-strict":
                 self.strict = value == "true"
+            elif name == FLUSH_INTERVAL:
+                self.flush = _text(value)
             elif name == "x-trestle-attempts-left":
                 self.may_retry = value == "0"
             elif name in TRACE:
@@ -148,6 +155,22 @@ class CallMetadata:
     def carried(self) -> dict[str, str]:
         """Headers that go to upstreams with what is asked for it."""
         return {"x-request-id": self.request_id, **self.context} if self.request_id else self.context
+
+    def flush_interval(self) -> float:
+        """Seconds for which a stream's pieces may wait for each other. Raises `CallError` for what is none."""
+        if not self.flush:
+            return 0.0
+        try:
+            seconds = float(self.flush)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= _MOST_FLUSH:
+            raise CallError(
+                Reason.INVALID_REQUEST,
+                f"{FLUSH_INTERVAL}: must be seconds between 0 and {_MOST_FLUSH:g}.",
+                param=FLUSH_INTERVAL,
+            )
+        return seconds
 
     def left(self) -> float | None:
         """Seconds until the deadline; None for none."""

@@ -217,6 +217,7 @@ class RemoteService:
         """One upstream call: its chunks sent as they come."""
         settings = client.upstream.settings
         limit = Limits(settings.timeout, settings.first_token_timeout, client.upstream.name)
+        flush = call.flush_interval() if stream else 0.0
         try:
             async with client.capacity, limit:
                 answer = await self._open(client, request, call)
@@ -232,7 +233,7 @@ class RemoteService:
                         # A stream is its caller's to bound; what is to be one piece is held here.
                         most = sys.maxsize if stream else settings.max_answer_bytes
                         sse = SseParser(settings.max_event_bytes)
-                        more = await _relay(answer, sse, decoder, out, limit, most)
+                        more = await _relay(answer, sse, decoder, out, limit, most, flush)
                 finally:
                     call.usage = decoder.usage
                     call.began_at = limit.began_at
@@ -307,10 +308,10 @@ class RemoteService:
 
 
 async def _relay(
-    answer: UpstreamAnswer, sse: SseParser, decoder: Decoder[Any], out: Out[Any], limit: Limits, most: int
+    answer: UpstreamAnswer, sse: SseParser, decoder: Decoder[Any], out: Out[Any], limit: Limits, most: int, flush: float
 ) -> bool:
-    """Sends what the body's events say, up to `most` bytes of it. Returns whether a terminal event ended it; more
-    of the body may come then."""
+    """Sends what the body's events say, up to `most` bytes of it. flush: seconds for which what comes after the first
+    text may gather before it is read. Returns whether a terminal event ended it; more of the body may come then."""
     while data := await answer.read():
         most -= len(data)
         if most < 0:
@@ -335,6 +336,8 @@ async def _relay(
                 return True
             if chunks:
                 await out.send(response)
+        if flush and limit.began_at:
+            await asyncio.sleep(flush)
     if not limit.heard and answer.clean_end and not _is_events(answer):
         raise CallError(Reason.UPSTREAM_PROTOCOL, "The upstream's answer is neither events nor JSON.")
     response = out.new()

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import msgspec
+import pytest
 from sqlalchemy import event
 from support import services
 from support.chain import model
@@ -35,10 +36,11 @@ CHUNKS = 200
 
 
 @asynccontextmanager
-async def chain(folder: Path, upstream: ScriptedUpstream) -> AsyncIterator[tuple[Service, Service]]:
+async def chain(folder: Path, upstream: ScriptedUpstream, **route: Any) -> AsyncIterator[tuple[Service, Service]]:
+    """route: settings of the model `m`."""
     upstreams = {"first": {"base_url": upstream.url}}
     async with services.worker("openai", folder, upstreams) as worker:
-        settings = {"workers": {"openai": worker.address}, "models": [model("m", "first")]}
+        settings = {"workers": {"openai": worker.address}, "models": [{**model("m", "first"), **route}]}
         async with services.gateway(settings, folder) as gateway:
             yield gateway, worker
 
@@ -57,13 +59,13 @@ async def writes(address: str) -> AsyncIterator[None]:
     writer.close()
 
 
-async def messages(address: str) -> AsyncIterator[None]:
+async def messages(address: str, *metadata: tuple[str, str]) -> AsyncIterator[None]:
     """Each response of the worker's for the same stream."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = worker_service_pb2_grpc.WorkerServiceStub(channel)
         request = chat_pb2.ChatRequest(model="m", stream=True)
         request.messages.add(role=chat_pb2.ROLE_USER, text="Hi?")
-        async for _ in stub.Chat(request, timeout=PATIENCE):
+        async for _ in stub.Chat(request, timeout=PATIENCE, metadata=metadata):
             yield
 
 
@@ -92,6 +94,40 @@ async def test_what_comes_alone_is_one_message_and_one_write(tmp_path: Path) -> 
                     gates[count].set()
                 count += 1
             assert count == 1 + len(gates)
+
+
+async def test_what_may_wait_travels_together(tmp_path: Path) -> None:
+    """`flush_interval`: the first text leaves at once, what comes within a second of it together."""
+    flush = 1.0
+    async with ScriptedUpstream() as upstream, chain(tmp_path, upstream, flush_interval=flush) as (gateway, worker):
+        told = ("x-trestle-flush-interval", f"{flush:g}")
+        for pieces in (messages(worker.address, told), writes(gateway.address)):
+            role, *words, finish, done = text_stream(["word"] * 20)
+            gates = [Gate() for _ in words]
+            steps = [step for gate, word in zip(gates, words, strict=True) for step in (word, gate)]
+            upstream.will(Reply.sse(role, *steps, finish + done))
+            counted = 0
+            async for _ in pieces:
+                counted += 1
+                for gate in gates:
+                    gate.set()
+                    await asyncio.sleep(0.01)  # so that each piece is a write of its own, as fast as models are
+            assert 2 <= counted <= 6
+
+
+@pytest.mark.parametrize("told", ["soon", "-1", "11", "nan", ""])
+async def test_an_interval_that_is_none(tmp_path: Path, told: str) -> None:
+    async with ScriptedUpstream() as upstream, chain(tmp_path, upstream) as (_, worker):
+        upstream.will(Reply.sse(*text_stream(["word"])))
+        asked = messages(worker.address, ("x-trestle-flush-interval", told))
+        if not told:  # says nothing
+            assert [each async for each in asked]
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await anext(asked)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "x-trestle-flush-interval" in str(caught.value.details())
+        assert not upstream.requests
 
 
 def calls(work: Callable[[], object]) -> int:

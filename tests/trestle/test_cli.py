@@ -87,6 +87,19 @@ worker: {openai: {upstreams: {one: {base_url: "http://127.0.0.1:3/v1", credentia
     assert "worker.openai.upstreams.one.credential_env: the environment variable UNSET_KEY is not set" in done.stderr
 
 
+def test_check_knows_that_gathered_pieces_are_no_silence(tmp_path: Path) -> None:
+    text = """
+gateway: {auth: open, workers: {echo: "127.0.0.1:2"}, models: [
+  {name: m, targets: [{worker: echo, model: x}], idle_timeout: 0.5, flush_interval: SECONDS}]}
+"""
+    assert trestle("config", "check", "--config", written(tmp_path, text.replace("SECONDS", "0.4"))).returncode == 0
+    for seconds, said in (("0.5", "must be less than idle_timeout"), ("11", "<= 10")):
+        done = trestle("config", "check", "--config", written(tmp_path, text.replace("SECONDS", seconds)))
+        assert done.returncode == 1
+        assert "gateway.models[0].flush_interval" in done.stderr
+        assert said in done.stderr
+
+
 def test_check_knows_databases(tmp_path: Path) -> None:
     text = "gateway: {auth: open, workers: {echo: '127.0.0.1:2'}, database: 'DATABASE', admin: {key_env: CHECKED_KEY}}"
     right = written(tmp_path, text.replace("DATABASE", "postgresql://user@host/name"))
