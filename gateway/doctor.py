@@ -27,11 +27,11 @@ async def look(settings: GatewaySettings) -> list[Finding]:
     if settings.admin is not None:
         found.append(findings.port("gateway.admin.listen", settings.admin.listen))
     if settings.tls is not None:
-        found.append(findings.certificate("gateway.tls.certificate", settings.tls.certificate))
+        found.append(findings.certificate("gateway.tls.certificate", settings.tls.certificate, settings.tls.key))
     for name, endpoint in endpoints(settings).items():
         if endpoint.tls is not None and endpoint.tls.certificate:
             where = f"gateway.workers.{name}.tls.certificate"
-            found.append(findings.certificate(where, endpoint.tls.certificate))
+            found.append(findings.certificate(where, endpoint.tls.certificate, endpoint.tls.key))
     found.append(findings.open_files("gateway.max_connections", settings.max_connections))
     found += await asyncio.gather(*(_worker(name, link) for name, link in read_links(settings).items()))
     if settings.database:

@@ -47,14 +47,18 @@ def port(what: str, address: str) -> Finding:
     return Finding("ok", what, f"{address} is free")
 
 
-def certificate(what: str, file: str) -> Finding:
-    """Whether a PEM file's first certificate is good now, and will be for a while."""
+def certificate(what: str, file: str, key: str) -> Finding:
+    """Whether a PEM file's first certificate is good now, and will be for a while, and that file is the key to it."""
     try:
         # The only decoder that Python brings along; it has had no public name for fifteen years.
         told: Any = ssl._ssl._test_decode_cert(file)  # type: ignore[attr-defined]  # noqa: SLF001
     except (OSError, ssl.SSLError) as error:
         said = f"{file}: {error.strerror or 'is no certificate'}"
         return Finding("fail", what, said, "put a certificate there, in PEM")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file, key, password="")
+    except (OSError, ValueError):
+        return Finding("fail", what, f"{file}: {key} is not the key to it", "put two files there that go together")
     ends = ssl.cert_time_to_seconds(told["notAfter"])
     begins = ssl.cert_time_to_seconds(told["notBefore"])
     names = ", ".join(value for _, value in told.get("subjectAltName", ())) or "no name"

@@ -25,7 +25,7 @@ async def look(settings: WorkerSettings, family: Any, *, ask: bool) -> list[Find
         if address
     ]
     if settings.tls is not None:
-        found.append(findings.certificate("worker.tls.certificate", settings.tls.certificate))
+        found.append(findings.certificate("worker.tls.certificate", settings.tls.certificate, settings.tls.key))
     if not hasattr(family, "upstream_type"):
         return found
     upstreams = upstreams_of(settings, family)

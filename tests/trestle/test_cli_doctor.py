@@ -117,11 +117,24 @@ async def test_a_database_and_a_redis_that_answer(tmp_path: Path) -> None:
     [(90, "ok", "until"), (3, "warn", "soon"), (-1, "fail", "expired"), (None, "fail", "no certificate")],
 )
 def test_certificates(tmp_path: Path, days: int | None, status: str, word: str) -> None:
-    file = tmp_path / "c.pem"
+    issued = Authority(tmp_path, "a").issue("edge.test", days=9 if days is None else days)
     if days is None:
-        file.write_text("no certificate")
-    else:
-        file = Path(Authority(tmp_path, "a").issue("edge.test", days=days).certificate)
-    found = certificate("gateway.tls.certificate", str(file))
+        issued.certificate.write_text("no certificate")
+    found = certificate("gateway.tls.certificate", str(issued.certificate), str(issued.key))
     assert found.status == status
     assert word in found.said
+
+
+@pytest.mark.parametrize("service", ["gateway", "worker"])
+async def test_the_key_does_not_belong_to_the_certificate(tmp_path: Path, service: str) -> None:
+    authority = Authority(tmp_path, "a")
+    tls = {"certificate": str(authority.issue("a.test").certificate), "key": str(authority.issue("b.test").key)}
+    config: dict[str, Any] = {
+        "gateway": {"auth": "open", "workers": {"openai": "127.0.0.1:1"}},
+        "worker": {"openai": {"upstreams": {"one": {"base_url": "http://127.0.0.1:1/v1"}}}},
+    }
+    config[service]["tls"] = tls
+    found = await doctor(tmp_path, config)
+    about = found["gateway" if service == "gateway" else "worker.tls.certificate"]
+    assert about.status == "fail"
+    assert tls["key"] in about.said
