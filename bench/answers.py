@@ -1,8 +1,9 @@
 """What the upstream says and what the load client must therefore receive. Pure.
 
 A model's name is the script of its answer: `chunks-200` sends 200 text chunks all at once, `chunks-200-every-20ms` one
-each 20 ms. Each text is its number and a bar (` 0007|`), so that a chunk lost, doubled or out of order shows; the bar
-stands nowhere else in an answer, so that counting bars counts chunks.
+each 20 ms, `chunks-200-of-1000` each with a text of 1000 characters. Each text is its number and a bar (` 0007|`), so
+that a chunk lost, doubled or out of order shows, and as many `x` as make up its size; the bar stands nowhere else in an
+answer, so that counting bars counts chunks.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-_MODEL: Final = re.compile(rb'"model":\s*"chunks-(\d+)(?:-every-(\d+)ms)?"')
+_MODEL: Final = re.compile(rb'"model":\s*"(chunks-(\d+)(?:-every-(\d+)ms)?(?:-of-(\d+))?)"')
 _STREAM: Final = re.compile(rb'"stream":\s*true')
-_TEXTS: Final = re.compile(rb'"content":\s*" (\d{4,})\|"')
+_TEXTS: Final = re.compile(rb'"content":\s*" (\d{4,})\|x*"')
 _STOP: Final = re.compile(rb'"finish_reason":\s*"stop"')
 _QUESTION: Final = "Tell of a lighthouse keeper who learns that the light can be seen from another shore. " * 3
 _ANSWER: Final = "The keeper climbed the stairs at dusk, as on each of nine thousand evenings before. " * 3
@@ -22,18 +23,30 @@ MARK: Final = b"|"
 DONE: Final = b"data: [DONE]\n\n"
 
 
-def model_name(chunks: int, interval_ms: int = 0) -> str:
-    """The model that answers with so many chunks; interval_ms: milliseconds between them, 0 for all at once."""
-    return f"chunks-{chunks}" + (f"-every-{interval_ms}ms" if interval_ms else "")
+class Script(NamedTuple):
+    """What the upstream is asked for. interval_ms: milliseconds between two chunks, 0 for all at once. size: of a
+    chunk's text in characters; 0: no more than its number."""
+
+    model: str
+    chunks: int
+    interval_ms: int
+    size: int
+    stream: bool
 
 
-def request_body(model: str, stream: bool) -> bytes:
-    """A chat completion as a client would ask for it, about 500 bytes."""
+def model_name(chunks: int, interval_ms: int = 0, size: int = 0) -> str:
+    """The model that answers with so many chunks; the rest as in `Script`."""
+    every = f"-every-{interval_ms}ms" if interval_ms else ""
+    return f"chunks-{chunks}{every}" + (f"-of-{size}" if size else "")
+
+
+def request_body(model: str, stream: bool, prompt_bytes: int = 0) -> bytes:
+    """A chat completion as a client would ask for it, about 500 bytes; prompt_bytes: and so many more."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [
             {"role": "system", "content": "You are a helpful assistant."},
-            {"role": "user", "content": _QUESTION},
+            {"role": "user", "content": _QUESTION + "x" * prompt_bytes},
         ],
         "temperature": 0.7,
         "max_tokens": 512,
@@ -43,14 +56,13 @@ def request_body(model: str, stream: bool) -> bytes:
     return json.dumps(body).encode()
 
 
-def script(body: bytes) -> tuple[str, int, int, bool]:
-    """What a request's body asks the upstream for: the model's name, chunks, milliseconds between them, stream or not.
-    Raises `ValueError` for a model that is no script."""
+def script(body: bytes) -> Script:
+    """What a request's body asks the upstream for. Raises `ValueError` for a model that is no script."""
     found = _MODEL.search(body)
     if found is None:
         raise ValueError("the body names no model of this upstream")
-    chunks, interval_ms = int(found[1]), int(found[2] or 0)
-    return model_name(chunks, interval_ms), chunks, interval_ms, _STREAM.search(body) is not None
+    streamed = _STREAM.search(body) is not None
+    return Script(found[1].decode(), int(found[2]), int(found[3] or 0), int(found[4] or 0), streamed)
 
 
 def whole_answer(model: str) -> bytes:
@@ -65,8 +77,9 @@ def whole_answer(model: str) -> bytes:
 
 
 @cache
-def stream_events(model: str, chunks: int) -> tuple[bytes, ...]:
-    """The events of a streamed answer: the role, the texts, the finish, the usage, and [DONE]; about 230 bytes each."""
+def stream_events(model: str, chunks: int, size: int = 0) -> tuple[bytes, ...]:
+    """The events of a streamed answer: the role, the texts, the finish, the usage, and [DONE]; about 230 bytes each and
+    what `size` adds."""
     head = _head(model, "chat.completion.chunk")
 
     def event(choices: list[dict[str, Any]], **more: Any) -> bytes:
@@ -77,7 +90,7 @@ def stream_events(model: str, chunks: int) -> tuple[bytes, ...]:
 
     return (
         delta({"role": "assistant", "content": "", "refusal": None}),
-        *(delta({"content": f" {number:04d}|"}) for number in range(chunks)),
+        *(delta({"content": f" {number:04d}|".ljust(size, "x")}) for number in range(chunks)),
         delta({}, "stop"),
         event([], usage=_usage(chunks)),
         DONE,

@@ -33,9 +33,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What to ask for and how.
 
     shape: `closed`, each of `connections` asks again as soon as it is answered; `open`, `rate` requests a second
-    whatever the answers do; `held`, `connections` streams open all the time. port: on 127.0.0.1. chunks, interval_ms:
-    of the model's script, 0 milliseconds for all at once; a `held` stream must outlast the window. warm_up and seconds:
-    before the window, and of it. watch: name -> process id of whose CPU time to read.
+    whatever the answers do; `held`, `connections` streams open all the time. port: on 127.0.0.1. chunks, interval_ms,
+    size: of the model's script, see `bench.answers`; a `held` stream must outlast the window. prompt_bytes: of a
+    request, beyond the usual. warm_up and seconds: before the window, and of it. watch: name -> process id of whose CPU
+    time to read.
     """
 
     shape: Literal["closed", "open", "held"]
@@ -49,6 +50,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     interval_ms: int = 0
     connections: int = 16
     rate: float = 0.0
+    size: int = 0
+    prompt_bytes: int = 0
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,7 +157,7 @@ class Load:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        body = request_body(model_name(job.chunks, job.interval_ms), job.stream)
+        body = request_body(model_name(job.chunks, job.interval_ms, job.size), job.stream, job.prompt_bytes)
         head = "".join(f"{name}: {text}\r\n" for name, text in job.headers.items())
         self._request = (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{job.port}\r\n{head}"

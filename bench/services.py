@@ -16,7 +16,8 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
-_KEY: Final = "sk-bench-3f9d2c71"
+KEY: Final = "sk-bench-3f9d2c71"
+"""Which the gateway of a run asks for."""
 
 
 class StartError(Exception):
@@ -79,12 +80,12 @@ def ways(scratch: Path, models: list[str], *, recorded: bool = False) -> Iterato
 
         upstream, upstream_port = start("upstream", "bench.upstream")
         proxy, proxy_port = start("proxy", "bench.proxy", f"127.0.0.1:{upstream_port}")
-        config = scratch / "trestle.yaml"
+        file = scratch / "trestle.yaml"
         extra = _recording(scratch) if recorded else {}
-        config.write_text(json.dumps(_config(upstream_port, 0, models, extra)))  # JSON is YAML
-        worker, worker_port = start("worker", "worker", "openai", "--config", str(config), "--listen", "127.0.0.1:0")
-        config.write_text(json.dumps(_config(upstream_port, worker_port, models, extra)))
-        gateway, gateway_port = start("gateway", "gateway", "--config", str(config), "--listen", "127.0.0.1:0")
+        file.write_text(json.dumps(config(upstream_port, 0, models, extra)))  # JSON is YAML
+        worker, worker_port = start("worker", "worker", "openai", "--config", str(file), "--listen", "127.0.0.1:0")
+        file.write_text(json.dumps(config(upstream_port, worker_port, models, extra)))
+        gateway, gateway_port = start("gateway", "gateway", "--config", str(file), "--listen", "127.0.0.1:0")
         yield [
             Way("upstream", upstream_port, {"upstream": upstream}),
             Way("proxy", proxy_port, {"upstream": upstream, "proxy": proxy}),
@@ -92,7 +93,7 @@ def ways(scratch: Path, models: list[str], *, recorded: bool = False) -> Iterato
                 "trestle",
                 gateway_port,
                 {"upstream": upstream, "worker": worker, "gateway": gateway},
-                {"authorization": f"Bearer {_KEY}"},
+                {"authorization": f"Bearer {KEY}"},
             ),
         ]
 
@@ -102,7 +103,7 @@ def _recording(scratch: Path) -> dict[str, dict[str, object]]:
     return {"gateway": {**metrics, "database": f"sqlite:///{scratch}/ledger.db"}, "worker": metrics}
 
 
-def _config(
+def config(
     upstream_port: int, worker_port: int, models: list[str], extra: Mapping[str, Mapping[str, object]]
 ) -> dict[str, object]:
     """The services' defaults, with a key, one worker, one upstream. extra: beside them, by service."""
@@ -110,7 +111,7 @@ def _config(
         "gateway": {
             **extra.get("gateway", {}),
             "auth": "keys",
-            "keys": [{"name": "bench", "sha256": hashlib.sha256(_KEY.encode()).hexdigest()}],
+            "keys": [{"name": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}],
             "workers": {"openai": f"127.0.0.1:{worker_port}"},
             "models": [{"name": name, "targets": [{"worker": "openai", "model": name}]} for name in models],
         },

@@ -31,15 +31,15 @@ def _whole(model: str) -> bytes:
 
 
 @cache
-def _burst(model: str, chunks: int) -> bytes:
+def _burst(model: str, chunks: int, size: int) -> bytes:
     """A whole stream in one write, each event an HTTP chunk of its own, as servers frame them."""
-    return _STREAM_HEAD + b"".join(map(_framed, stream_events(model, chunks))) + _LAST
+    return _STREAM_HEAD + b"".join(map(_framed, stream_events(model, chunks, size))) + _LAST
 
 
 @cache
-def _paced(model: str, chunks: int) -> tuple[bytes, ...]:
+def _paced(model: str, chunks: int, size: int) -> tuple[bytes, ...]:
     """The writes of a paced stream: one text each, the head with the first, all that ends it with the last."""
-    role, *texts, finish, usage, done = map(_framed, stream_events(model, chunks))
+    role, *texts, finish, usage, done = map(_framed, stream_events(model, chunks, size))
     texts[0] = _STREAM_HEAD + role + texts[0]
     texts[-1] += finish + usage + done + _LAST
     return tuple(texts)
@@ -77,16 +77,16 @@ class UpstreamProtocol(asyncio.Protocol):
 
     def _answer(self, body: bytes) -> None:
         try:
-            model, chunks, interval_ms, stream = script(body)
+            model, chunks, interval_ms, size, stream = script(body)
         except ValueError as error:
             self._transport.write(_json(b"404 Not Found", b'{"error":{"message":"%b"}}' % str(error).encode()))
             return
         if not stream:
             self._transport.write(_whole(model))
         elif not interval_ms:
-            self._transport.write(_burst(model, chunks))
+            self._transport.write(_burst(model, chunks, size))
         else:
-            self._pace(_paced(model, chunks), 0, self._loop.time(), interval_ms / 1000)
+            self._pace(_paced(model, chunks, size), 0, self._loop.time(), interval_ms / 1000)
 
     def _pace(self, writes: tuple[bytes, ...], number: int, start: float, interval: float) -> None:
         """Writes the one with this number and plans the next by the clock, so that no delay adds up."""

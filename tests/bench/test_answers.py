@@ -9,18 +9,25 @@ import pytest
 from bench import answers
 
 
-@pytest.mark.parametrize(("chunks", "interval_ms", "stream"), [(1, 0, False), (200, 0, True), (64, 20, True)])
-def test_a_request_says_what_is_to_be_answered(chunks: int, interval_ms: int, stream: bool) -> None:
-    model = answers.model_name(chunks, interval_ms)
+@pytest.mark.parametrize(
+    ("chunks", "interval_ms", "size", "stream"),
+    [(1, 0, 0, False), (200, 0, 0, True), (64, 20, 0, True), (64, 20, 500, True), (3, 0, 9, True)],
+)
+def test_a_request_says_what_is_to_be_answered(chunks: int, interval_ms: int, size: int, stream: bool) -> None:
+    model = answers.model_name(chunks, interval_ms, size)
     body = answers.request_body(model, stream)
-    assert answers.script(body) == (model, chunks, interval_ms, stream)
+    wanted = answers.Script(model, chunks, interval_ms, size, stream)
+    assert answers.script(body) == wanted
     # As another program would write the same request.
-    assert answers.script(json.dumps(json.loads(body), separators=(",", ":")).encode()) == (
-        model,
-        chunks,
-        interval_ms,
-        stream,
-    )
+    assert answers.script(json.dumps(json.loads(body), separators=(",", ":")).encode()) == wanted
+
+
+def test_sizes() -> None:
+    _, *texts, _, _, _ = answers.stream_events("m", 4, 100)
+    assert all(len(json.loads(text[6:])["choices"][0]["delta"]["content"]) == 100 for text in texts)
+    assert answers.fault_of_stream(200, b"".join(answers.stream_events("m", 4, 100)), 4) == ""
+    longer = len(answers.request_body("m", stream=False, prompt_bytes=1000))
+    assert longer - len(answers.request_body("m", stream=False)) == 1000
 
 
 def test_another_model_is_refused() -> None:
