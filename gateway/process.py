@@ -105,9 +105,9 @@ class Process:
         if accounts is not None:
             accounts.ledger.start()
             watching.append(asyncio.create_task(accounts.directory.run()))
-        print(f"listening on {address}", flush=True)
+        logs.tell(f"listening on {address}")
         for line in others:
-            print(line, flush=True)
+            logs.tell(line)
         memory.settle()
         await self._stop.wait()
         await self._drain(listeners, watching)

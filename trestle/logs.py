@@ -9,12 +9,14 @@ said may be a prompt, an answer or a key: no line repeats it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import sys
 import traceback
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TextIO, TypeAlias
 
 import msgspec
 import structlog
@@ -66,7 +68,7 @@ def configure(form: Form, level: str, **always: str) -> None:
                 event.setdefault(field, value)
         return event
 
-    handler = logging.StreamHandler()
+    handler = _Lines()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
@@ -85,6 +87,47 @@ def configure(form: Form, level: str, **always: str) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
     set_level(level)
+
+
+def tell(line: str) -> None:
+    """A line to standard output, for who started this process. Where nothing takes it, as a full disk does not, it is
+    lost, and we go on."""
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError):
+            _write(sys.stdout, f"{line}\n")
+
+
+class _Lines(logging.Handler):
+    """Lines to standard error, each written at once and none kept: one that a full disk does not take is lost, and the
+    next one that it takes begins as a line of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._whole = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None:
+            return
+        try:
+            said = self.format(record)
+        except Exception:  # noqa: BLE001 (whatever it is, who wrote a line goes on)
+            self.handleError(record)
+            return
+        try:
+            _write(sys.stderr, f"{said}\n" if self._whole else f"\n{said}\n")
+        except OSError:
+            self._whole = False
+        else:
+            self._whole = True
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Past the stream's buffer: what is left in it would be tried again with each line, and fail at the process's end.
+    Raises `OSError`."""
+    raw = getattr(stream.buffer, "raw", stream.buffer)
+    left = text.encode("utf-8", "backslashreplace")
+    while left:
+        left = left[raw.write(left) or len(left) :]
 
 
 def set_level(level: str) -> None:

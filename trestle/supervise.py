@@ -147,7 +147,7 @@ class Supervisor:
             if text.startswith(LISTENING):
                 self._serves(index, text.removeprefix(LISTENING))
             else:
-                print(f"process {index}: {text}", flush=True)
+                logs.tell(f"process {index}: {text}")
         status = await process.wait()
         last.cancel()
         return status
@@ -157,7 +157,7 @@ class Supervisor:
         self._addresses[index] = address
         if first and len(self._addresses) == self._count:
             for each in dict.fromkeys(self._addresses[i] for i in range(self._count)):
-                print(f"{LISTENING}{each}", flush=True)
+                logs.tell(f"{LISTENING}{each}")
 
     async def _end(self, process: Process) -> None:
         """Kills a process that takes too long to end."""

@@ -14,7 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from trestle import memory
+from trestle import logs, memory
 from trestle.config import ConfigError
 from trestle.supervise import follow_supervisor
 from trestle.tls import ServerFiles, server_credentials
@@ -105,11 +105,11 @@ async def serve(
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     if health_server is not None:
         await health_server.start()
-    print(f"listening on {address}", flush=True)
+    logs.tell(f"listening on {address}")
     if health_address:
-        print(f"health listening on {health_address}", flush=True)
+        logs.tell(f"health listening on {health_address}")
     if metrics_address:
-        print(f"metrics listening on {metrics_address}", flush=True)
+        logs.tell(f"metrics listening on {metrics_address}")
     memory.settle()
     following = asyncio.create_task(reload.follow(watch))
     await stop.wait()

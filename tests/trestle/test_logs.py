@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -140,3 +143,40 @@ def test_an_errors_message_is_logged_where_it_quotes_nobody() -> None:
         assert SECRET not in str(logs.failure(CallError(reason, SECRET)))
     for reason in logs.OWN_WORDS:
         assert SECRET not in str(logs.failure(CallError(reason, SECRET, upstream_status=500)))
+
+
+class Disk(io.RawIOBase):
+    """A file on a disk. room: for so many bytes more."""
+
+    def __init__(self) -> None:
+        self.room = 0
+        self.held = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = bytes(data[: self.room])
+        self.room -= len(taken)
+        self.held += taken
+        return len(taken)
+
+
+@pytest.mark.usefixtures("written")
+def test_what_a_full_disk_does_not_take_spoils_no_other_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(disk)))
+    logs.configure("json", "info", service="gateway")
+    disk.room = 40
+    for said in ("half a line", "nothing"):
+        logging.getLogger("gateway").info(said)
+    disk.room = 10_000
+    for said in ("one", "two"):
+        logging.getLogger("gateway").info(said)
+    half, *whole = disk.held.decode().splitlines()
+    assert len(half) == 40
+    assert [json.loads(line)["event"] for line in whole] == ["one", "two"]
+    sys.stderr.flush()
+    assert disk.held.endswith(b"\n")

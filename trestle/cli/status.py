@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -30,7 +31,8 @@ class Status:
         if self._shown:
             print(f"{_CLEAR}{line}\n{self._shown}", end="", flush=True)
         else:
-            print(line, flush=True)
+            with contextlib.suppress(OSError):  # a disk that is full is no reason to end
+                print(line, flush=True)
 
     async def follow(self, base: str) -> None:
         """Draws the last line anew from time to time; for ever. base: the gateway's URL."""
