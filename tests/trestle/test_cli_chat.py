@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import sys
 import termios
 from pathlib import Path
@@ -98,6 +99,12 @@ async def test_a_terminal_is_told_more() -> None:
     async with ScriptedUpstream() as gateway:
         gateway.will(Reply.sse(thought, text("Yes."), USAGE, DONE), Reply.sse(text("Endless"), Gate()))
         ours, theirs = pty.openpty()
+
+        def own_terminal() -> None:
+            fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+            # Tests that were started in the background ignore it, and what they start would too.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "trestle", "chat", "--url", gateway.url, "--model", "m"),
             cwd=ROOT,
@@ -106,7 +113,7 @@ async def test_a_terminal_is_told_more() -> None:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
+            preexec_fn=own_terminal,
         )
         os.close(theirs)
         seen = ""
