@@ -27,7 +27,7 @@ class AccessLog:
                 "stream": record.stream,
                 "outcome": record.outcome.value,
                 "status": record.status,
-                "reason": None if record.error is None else record.error.reason.value,
+                "reason": None if record.error is None else record.error.label,
                 "worker": None if target is None else target.target.worker,
                 "upstream": None if target is None else target.target.upstream,
                 "target_model": None if target is None else target.target.model,

@@ -21,6 +21,7 @@ from gateway.store.reader import StoreReader
 from gateway.store.usage import UsageStore, Which
 from trestle.config import ConfigError
 from trestle.errors import CallError
+from trestle.logs import first_line
 
 _MOST_HOLDERS: Final = 1_000_000
 
@@ -47,7 +48,7 @@ class Accounts:
             try:
                 await directory.load()
             except CallError as error:
-                raise ConfigError(f"gateway.database: cannot be used: {error.__cause__}") from None
+                raise ConfigError(f"gateway.database: cannot be used: {first_line(error.__cause__)}") from None
             usage = UsageStore(database)
             folder = outbox_folder(settings, database)
             try:
@@ -78,7 +79,7 @@ class Accounts:
                 try:
                     rows = await self.usage.sums(which, [what], _MOST_HOLDERS)
                 except CallError as error:
-                    raise ConfigError(f"gateway.database: cannot be used: {error.__cause__}") from None
+                    raise ConfigError(f"gateway.database: cannot be used: {first_line(error.__cause__)}") from None
                 for row in rows:
                     tokens = row["input_tokens"] + row["output_tokens"]
                     found.setdefault(f"{what}:{row[what]}", {})[period] = tokens, row["cost"] / MICRO

@@ -12,6 +12,7 @@ from trestle import findings
 from trestle.config import ConfigError
 from trestle.errors import CallError
 from trestle.findings import Finding
+from trestle.logs import first_line
 
 _PATIENCE: Final = 5.0
 
@@ -71,7 +72,8 @@ async def _database(settings: GatewaySettings) -> list[Finding]:
         known = await is_up_to_date(database)
     except CallError as error:
         todo = "is it running, and are its name, user and PGPASSWORD right? Known keys go on working meanwhile"
-        return [*found, Finding("fail", "gateway.database", f"{where}: {error.message} ({error.__cause__})", todo)]
+        said = f"{where}: {error.message} ({first_line(error.__cause__)})"
+        return [*found, Finding("fail", "gateway.database", said, todo)]
     finally:
         await database.close()
     if not known:

@@ -79,7 +79,7 @@ class Metrics:
             self._first.observe((model,), record.first - record.began)
         for attempt in record.attempts:
             target = attempt.target
-            reason = "lost" if attempt.lost else attempt.error.reason.value if attempt.error is not None else ""
+            reason = "lost" if attempt.lost else attempt.error.label if attempt.error is not None else ""
             self._attempts.add((target.worker, target.upstream, reason))
         total = record.total()
         if total is not None:

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from gateway.redis import UNREACHABLE
 from gateway.sessions import Id, event_id, gap
 from gateway.settings import SessionSettings
+from trestle.logs import words
 from trestle.v1 import session_pb2
 
 log = logging.getLogger("gateway")
@@ -112,7 +113,9 @@ class SharedSessions:
 
     def _complain(self, error: BaseException) -> None:
         if self._well:
-            log.warning("session events: Redis cannot be reached (%s)", str(error) or type(error).__name__)
+            # What Redis says of a command comes with the command: the session's name, and the event.
+            said = words(error) if isinstance(error, ResponseError) else str(error)
+            log.warning("session events: Redis cannot be reached (%s)", said or words(error))
         self._well = False
 
 

@@ -80,9 +80,9 @@ class Tracing:
         if record.error is not None and outcome in (Outcome.FAILED, Outcome.REFUSED):
             # What its client did wrong is no failure of a server; a stream that fails has begun with 200.
             if record.status >= 500 or record.status == 200:
-                failed(span, record.error.reason.value)
+                failed(span, record.error.label)
             else:
-                span.set_attribute("error.type", record.error.reason.value)
+                span.set_attribute("error.type", record.error.label)
         span.end()
 
 
@@ -131,5 +131,5 @@ class AttemptSpan:
         if attempt.lost:
             self._span.set_attribute("trestle.lost", True)
         elif attempt.error is not None:
-            failed(self._span, attempt.error.reason.value)
+            failed(self._span, attempt.error.label)
         self._span.end()

@@ -56,6 +56,7 @@ class Reason(enum.StrEnum):
 
 _C = code_pb2
 _NAMES: Final = frozenset(reason.value for reason in Reason)
+_STATUS_NAMES: Final[Mapping[int, str]] = {number: name for name, number in _C.Code.items()}
 STATUS: Final[Mapping[Reason, int]] = {
     Reason.UNSPECIFIED: _C.UNKNOWN,
     Reason.INVALID_REQUEST: _C.INVALID_ARGUMENT,
@@ -157,6 +158,12 @@ class CallError(Exception):
             # Made by gRPC itself: it is this worker that failed. Only the deadline is everybody's.
             return self.status != int(_C.DEADLINE_EXCEEDED)
         return self.reason in ANOTHER_MAY_HELP
+
+    @property
+    def label(self) -> str:
+        """The reason as logs, metrics, the ledger and spans have it; of a failure that gRPC itself made, its status:
+        `UNAVAILABLE` for a worker that cannot be reached, `DEADLINE_EXCEEDED` for one that says nothing."""
+        return self.reason.value if self.reason is not Reason.UNSPECIFIED else _STATUS_NAMES.get(self.status, "UNKNOWN")
 
     @property
     def text(self) -> str:

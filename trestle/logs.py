@@ -139,14 +139,16 @@ def set_level(level: str) -> None:
 
 def failure(error: CallError) -> dict[str, object]:
     """An error as fields of a line. Its message is for the caller's eyes: it may quote the request, or an upstream that
-    quotes it; it stands here, as `why`, where it cannot."""
-    fields: dict[str, object] = {"reason": error.reason.value}
+    quotes it; it stands here, as `why`, where it cannot. cause: what the system said, where it did."""
+    fields: dict[str, object] = {"reason": error.label}
     if error.upstream:
         fields["upstream"] = error.upstream
     if error.upstream_status is not None:
         fields["upstream_status"] = error.upstream_status
     elif error.reason in OWN_WORDS:
         fields["why"] = error.message
+    if error.__cause__ is not None:
+        fields["cause"] = words(error.__cause__)
     return fields
 
 

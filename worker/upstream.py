@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
@@ -197,14 +198,18 @@ class UpstreamClient(Generic[U]):
         name = self.upstream.name
         try:
             return await self._pool.connect(origin, self.upstream.settings.connect_timeout)
-        except TimeoutError:
+        except TimeoutError as error:
             raise CallError(
                 Reason.UPSTREAM_UNREACHABLE, "The upstream could not be reached in time.", upstream=name
-            ) from None
-        except OSError:
+            ) from error
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise CallError(
+                    Reason.OVERLOADED, "The worker may open no more files.", upstream=name, retry_after=1.0
+                ) from error
             raise CallError(
                 Reason.UPSTREAM_UNREACHABLE, "The upstream could not be reached.", upstream=name
-            ) from None
+            ) from error
 
     def _unanswered(self, connection: Connection) -> CallError:
         name = self.upstream.name

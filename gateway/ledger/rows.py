@@ -86,7 +86,7 @@ def row_of(record: Record, prices: Prices) -> Row:
         attempts=_attempts(used),
         outcome=outcome.value,
         status=record.status,
-        reason="" if record.error is None or outcome is Outcome.DONE else record.error.reason.value,
+        reason="" if record.error is None or outcome is Outcome.DONE else record.error.label,
         finish=record.finish,
         input_tokens=min(total.input_tokens, _MOST_TOKENS),
         output_tokens=min(total.output_tokens, _MOST_TOKENS),
@@ -122,7 +122,7 @@ def _attempts(used: Sequence[tuple[Attempt, chat_pb2.Usage | None]]) -> str:
         target = attempt.target
         one: dict[str, Any] = {"worker": target.worker, "upstream": target.upstream, "model": target.model}
         if attempt.error is not None:
-            one["reason"] = attempt.error.reason.value
+            one["reason"] = attempt.error.label
         if attempt.lost:
             one["lost"] = True
         if attempt.tries > 1:

@@ -44,9 +44,9 @@ class _Bucket:
         if size != self.size:  # what was used stays used
             self.level = self.level + size - self.size if self.size else size
             self.size = size
-        if now > self.at:
-            self.level += (now - self.at) * size / MINUTE
-            self.at = now
+        # A clock that was set back gives nothing, and counts on from there.
+        self.level += max(0.0, now - self.at) * size / MINUTE
+        self.at = now
         self.level = min(self.level, size)
         return self.level
 
@@ -120,7 +120,7 @@ class LocalLimits:
 
     def _sweep(self, now: float) -> None:
         """Forgets whom nothing need be remembered of."""
-        if now - self._swept < _SWEEP_EVERY:
+        if abs(now - self._swept) < _SWEEP_EVERY:
             return
         self._swept = now
         day, month = periods(now)

@@ -48,11 +48,15 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
+    def ask(self, command: str) -> str:
+        """One command, and the first line of its answer. Raises `OSError` where nobody answers."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.makefile().readline().rstrip()
+
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(5) == b"+PONG"
+            return self.ask("PING") == "+PONG"
         except OSError:
             return False
 

@@ -103,6 +103,19 @@ def test_a_status_without_our_details_has_no_reason(details: bytes | None) -> No
     assert (there.reason, there.status) == (Reason.UNSPECIFIED, code_pb2.UNAVAILABLE)
 
 
+@pytest.mark.parametrize(
+    ("error", "label"),
+    [
+        (CallError.from_status(code_pb2.UNAVAILABLE, "", None), "UNAVAILABLE"),
+        (CallError.from_status(code_pb2.DEADLINE_EXCEEDED, "", None), "DEADLINE_EXCEEDED"),
+        (CallError.from_status(99, "", None), "UNKNOWN"),
+        (CallError(Reason.UPSTREAM_TIMEOUT, ""), "UPSTREAM_TIMEOUT"),
+    ],
+)
+def test_a_failure_of_grpcs_own_goes_by_its_status(error: CallError, label: str) -> None:
+    assert error.label == label
+
+
 def test_details_of_another_domain_are_not_ours() -> None:
     status = status_pb2.Status(code=code_pb2.NOT_FOUND, message="elsewhere")
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason="MODEL_NOT_FOUND", domain="googleapis.com"))

@@ -162,6 +162,14 @@ def test_a_minutes_worth_comes_back_evenly() -> None:
     assert not isinstance(limits.admit([limited], 0, NOON + 200), Refusal)
 
 
+def test_a_clock_that_was_wrong_for_a_while_does_no_harm() -> None:
+    limits, limited, wrong = LocalLimits(), key(requests_per_minute=2), NOON + 40 * 86400
+    for now in (NOON, wrong, wrong):
+        assert not isinstance(limits.admit([limited], 0, now), Refusal)
+    assert isinstance(limits.admit([limited], 0, NOON), Refusal), "being set back gives nothing"
+    assert not isinstance(limits.admit([limited], 0, NOON + 31), Refusal), "and time goes on"
+
+
 def test_what_was_used_before_is_remembered() -> None:
     limits, limited = LocalLimits(), key(tokens_per_day=100, cost_per_month=5.0)
     day, month = periods(NOON)
