@@ -113,8 +113,9 @@ endef
 # A stamp is written last: an installation that was cut short is made again.
 $(RUN): requirements/build.txt requirements/run.txt pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "python3 is not installed: Trestle needs Python 3.11 or later" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "$(PYTHON) is $$($(PYTHON) -V); Trestle needs Python 3.11 or later (make PYTHON=...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "$(PYTHON) is $$($(PYTHON) -V 2>/dev/null || echo not there); Trestle needs Python 3.11 or later:" \
+	  "make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"  >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
 	  || { echo "$(PYTHON) cannot make environments; on Debian and Ubuntu: apt install $$($(PYTHON) -c \
 	  'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; exit 1; }

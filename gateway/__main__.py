@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from trestle.config import ConfigError, read
+from trestle.config import ConfigError, cannot_listen, read
 from trestle.supervise import supervise
 
 
@@ -70,7 +70,7 @@ def _port(address: str) -> Iterator[str]:
         try:
             held.bind((host, 0))
         except OSError as error:
-            raise ConfigError(f"gateway.listen: cannot listen on {address}: {error.strerror}") from None
+            raise cannot_listen("gateway.listen", address, error) from None
         yield f"{address.rpartition(':')[0]}:{held.getsockname()[1]}"
 
 

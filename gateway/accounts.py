@@ -21,7 +21,6 @@ from gateway.store.reader import StoreReader
 from gateway.store.usage import UsageStore, Which
 from trestle.config import ConfigError
 from trestle.errors import CallError
-from trestle.logs import first_line
 
 _MOST_HOLDERS: Final = 1_000_000
 
@@ -48,7 +47,7 @@ class Accounts:
             try:
                 await directory.load()
             except CallError as error:
-                raise ConfigError(f"gateway.database: cannot be used: {first_line(error.__cause__)}") from None
+                raise database.unusable(error) from None
             usage = UsageStore(database)
             folder = outbox_folder(settings, database)
             try:
@@ -79,7 +78,7 @@ class Accounts:
                 try:
                     rows = await self.usage.sums(which, [what], _MOST_HOLDERS)
                 except CallError as error:
-                    raise ConfigError(f"gateway.database: cannot be used: {first_line(error.__cause__)}") from None
+                    raise self._database.unusable(error) from None
                 for row in rows:
                     tokens = row["input_tokens"] + row["output_tokens"]
                     found.setdefault(f"{what}:{row[what]}", {})[period] = tokens, row["cost"] / MICRO

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 from gateway.identity import DEFAULT_ACCOUNT, NOBODY, Identity
 from gateway.limits.policy import Holder, Limits
 from gateway.settings import AdminSettings, GatewaySettings
-from trestle.config import ConfigError
+from trestle.config import ConfigError, unset
 from trestle.errors import CallError, Reason
 
 _ALPHABET: Final = string.ascii_letters + string.digits
@@ -138,5 +138,5 @@ def admin_keys(settings: AdminSettings, environment: Mapping[str, str] = os.envi
 def _read_digest(path: str, variable: str, environment: Mapping[str, str]) -> bytes:
     text = environment.get(variable, "")
     if not text:
-        raise ConfigError(f"{path}: the environment variable {variable} is not set")
+        raise ConfigError(f"{path}: {unset(variable)}")
     return digest_of(text)

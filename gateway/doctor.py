@@ -49,12 +49,18 @@ async def _worker(name: str, link: Link) -> Finding:
     try:
         models = list(await worker.list_models(_PATIENCE))
     except CallError as error:
-        todo = "is it running there, and may it be reached from here? TLS and tokens must be as it asks for them"
-        return Finding("fail", what, f"{address}: {error.message} ({error.status})", todo)
+        if error.reason.value.startswith("UPSTREAM_"):
+            said = f"{address} answers, and its upstream does not: {error.message} ({error.reason.value})"
+            return Finding("fail", what, said, "look at worker.FAMILY.upstreams of its configuration, and at its log")
+        todo = (
+            "is it running there (`trestle up` starts those on loopback), and may it be reached from here? "
+            "TLS and tokens must be as it asks for them"
+        )
+        return Finding("fail", what, f"{address}: {error.message}", todo)
     finally:
         await worker.close()
     some = ", ".join(model.id for model in models[:3])
-    return Finding("ok", what, f"{address} serves {len(models)} models{': ' + some if some else ''}")
+    return Finding("ok", what, f"{address} serves {findings.count(models)}{': ' + some if some else ''}")
 
 
 async def _database(settings: GatewaySettings) -> list[Finding]:

@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import LineTooLong
 from gateway.exchange import Exchange
 from gateway.openai.errors import refusal
 from gateway.reply import Reply
-from trestle.config import ConfigError
+from trestle.config import cannot_listen
 from trestle.errors import CallError, Reason
 
 log = logging.getLogger("gateway")
@@ -73,7 +73,7 @@ class Listener:
         try:
             await site.start()
         except OSError as error:
-            raise ConfigError(f"{name}: cannot listen on {address}: {error.strerror}") from None
+            raise cannot_listen(name, address, error) from None
         return f"{host}:{self._runner.addresses[0][1]}"
 
     async def close(self) -> None:

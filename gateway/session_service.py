@@ -14,7 +14,7 @@ from gateway.auth import Keyring
 from gateway.identity import CHAT
 from gateway.openai.fields import invalid
 from gateway.sessions import Sessions, event_id
-from trestle.config import ConfigError
+from trestle.config import cannot_listen
 from trestle.errors import DETAILS_KEY, CallError
 from trestle.logs import failure
 from trestle.tls import ServerFiles, server_credentials
@@ -78,7 +78,7 @@ class SessionListener:
             else:
                 port = self._server.add_secure_port(address, server_credentials(tls))
         except RuntimeError:
-            raise ConfigError(f"gateway.grpc: cannot listen on {address}; is the port taken?") from None
+            raise cannot_listen("gateway.grpc", address) from None
         await self._server.start()
         for name in ("", SERVICE):
             await self._checks.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, structs
 
 from gateway.limits.policy import Limits
-from trestle.config import ConfigError
+from trestle.config import ConfigError, check_address
 from trestle.tls import ClientTls, ServerTls
 from trestle.traces import TraceSettings
 
@@ -286,6 +286,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 def check(settings: GatewaySettings) -> None:
     """What the types cannot say. Raises `ConfigError` with the path of the key at fault."""
+    check_address("gateway.listen", settings.listen)
     if settings.auth == "open" and not settings.listen.startswith(LOOPBACK):
         raise ConfigError(
             f"gateway.auth: open is for loopback only, and gateway.listen is {settings.listen}; use keys"
@@ -294,19 +295,18 @@ def check(settings: GatewaySettings) -> None:
         raise ConfigError("gateway.keys: auth is keys, and there is none; add one or, on loopback, set auth: open")
     if not settings.workers:
         raise ConfigError("gateway.workers: at least one worker is needed")
-    _check_address("gateway.listen", settings.listen)
     if settings.admin is not None:
-        _check_address("gateway.admin.listen", settings.admin.listen)
+        check_address("gateway.admin.listen", settings.admin.listen)
         if not settings.database:
             raise ConfigError("gateway.admin: needs gateway.database, where accounts and keys are kept")
         if settings.admin.listen == settings.listen and not settings.listen.endswith(":0"):
             raise ConfigError("gateway.admin.listen: must be another address than gateway.listen")
     if settings.grpc:
-        _check_address("gateway.grpc", settings.grpc)
+        check_address("gateway.grpc", settings.grpc)
     if settings.metrics:
-        _check_address("gateway.metrics", settings.metrics)
+        check_address("gateway.metrics", settings.metrics)
     if settings.health:
-        _check_address("gateway.health", settings.health)
+        check_address("gateway.health", settings.health)
     if settings.directory.interval <= 0:
         raise ConfigError("gateway.directory.interval: must be more than zero")
     names: set[str] = set()
@@ -328,12 +328,6 @@ def check(settings: GatewaySettings) -> None:
     for name in _ABOVE_ZERO:
         if getattr(settings, name) <= 0:
             raise ConfigError(f"gateway.{name}: must be more than zero")
-
-
-def _check_address(name: str, address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"{name}: {address!r} is not HOST:PORT")
 
 
 def endpoints(settings: GatewaySettings) -> dict[str, WorkerEndpoint]:

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gateway.calls import Metadata, Method, error_of
 from gateway.settings import GatewaySettings, WorkerEndpoint, endpoints
 from trestle.capacity import Capacity
-from trestle.config import ConfigError
+from trestle.config import ConfigError, unset
 from trestle.tls import Pem, channel_credentials, read_client
 from trestle.v1 import (
     chat_pb2,
@@ -56,7 +56,7 @@ def read_links(settings: GatewaySettings, environment: Mapping[str, str] = os.en
         token = environment.get(endpoint.token_env, "")
         if endpoint.token_env and not token:
             variable = endpoint.token_env
-            raise ConfigError(f"{where}.token_env: the environment variable {variable} is not set")
+            raise ConfigError(f"{where}.token_env: {unset(variable)}")
         pem = None if endpoint.tls is None else read_client(f"{where}.tls", endpoint.tls)
         links[name] = Link(endpoint, settings.max_message_bytes, pem, token)
     return links

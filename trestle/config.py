@@ -7,6 +7,8 @@ An unknown key, a key twice or a value of the wrong kind is an error that names 
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -17,13 +19,42 @@ import yaml
 
 PARTS: Final = ("gateway", "worker")
 T = TypeVar("T")
+HINTS: Final = {
+    errno.EADDRINUSE: "the port is taken: end what listens there (ss -ltnp shows it), or choose another port",
+    errno.EADDRNOTAVAIL: "this machine does not have that address",
+    errno.EACCES: "this user may not: take a port from 1024 on",
+}
+"""What to do when an address cannot be listened on."""
 _FAULT: Final = re.compile(r"(?P<text>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>.*)`)?", re.DOTALL)
 _STEP: Final = re.compile(r"\.[^.\[]+|\[[^\]]*\]")
+_MISSING: Final = re.compile(r"object missing required field `(?P<name>.*)`")
 _UNKNOWN: Final = re.compile(r"object contains unknown field `(?P<name>.*)`")
 
 
 class ConfigError(Exception):
     """The configuration cannot be used. The message names the key at fault and says what is wrong with it."""
+
+
+def unset(variable: str) -> str:
+    """What to say of an environment variable that the file names and that is not set."""
+    return f"the environment variable {variable} is not set: export {variable}=..., or take this out of the file"
+
+
+def cannot_listen(name: str, address: str, error: OSError | None = None) -> ConfigError:
+    """The error to raise for an address that cannot be listened on. name: of the setting that says it. error: absent
+    where gRPC keeps it to itself."""
+    hint = HINTS[errno.EADDRINUSE].replace("is taken", "may be taken")
+    if error is not None:
+        number = error.errno or 0
+        hint = HINTS.get(number) or (os.strerror(number) if number > 0 else str(error.strerror or error))
+    return ConfigError(f"{name}: cannot listen on {address}: {hint}")
+
+
+def check_address(name: str, address: str) -> None:
+    """Raises `ConfigError` for what nothing can listen on. name: of the setting that says it."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"{name}: {address!r} is not HOST:PORT, as in 127.0.0.1:8080")
 
 
 def load(path: Path, part: str, type: type[T]) -> T:  # noqa: A002 (msgspec's own word for it)
@@ -37,7 +68,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {error.strerror}; --config FILE names the configuration") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8") from None
     try:
@@ -45,7 +76,10 @@ def read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: {getattr(error, 'problem', None) or 'is not YAML'}") from None
+        said = getattr(error, "problem", None) or "is not YAML"
+        if isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError):
+            said += "; is the indentation right, and made of blanks?"
+        raise ConfigError(f"{path}{where}: {said}") from None
     if document is None:
         document = {}
     if not isinstance(document, dict):
@@ -63,6 +97,8 @@ def convert(value: Any, part: str, type: type[T]) -> T:  # noqa: A002
     except msgspec.ValidationError as error:
         text, path = _fault(str(error))
         where = part + _named(path, _narrowed(value, type, str(error)))
+        if missing := _MISSING.fullmatch(text):
+            raise ConfigError(f"{where}.{missing['name']}: is needed, and not there") from None
         unknown = _UNKNOWN.fullmatch(text)
         if unknown is None:
             raise ConfigError(f"{where}: {text}") from None

@@ -8,6 +8,7 @@ import resource
 import socket
 import ssl
 import time
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -31,6 +32,11 @@ def tell(findings: list[Finding]) -> None:
     """Prints them for who asked, a line of JSON each."""
     for finding in findings:
         print(msgspec.json.encode(finding).decode())
+
+
+def count(models: Sized) -> str:
+    """How many models."""
+    return f"{len(models)} model{'' if len(models) == 1 else 's'}"
 
 
 def port(what: str, address: str) -> Finding:

@@ -15,7 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.utils import floatToGoString
 
 from trestle import __version__
-from trestle.config import ConfigError
+from trestle.config import cannot_listen
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """Buckets of times: from an answer out of memory to the longest request."""
@@ -131,5 +131,5 @@ def serve(name: str, address: str, metrics: CollectorRegistry) -> str:
     try:
         server: Any = start_http_server(int(port), host.strip("[]"), metrics)[0]
     except OSError as error:
-        raise ConfigError(f"{name}: cannot listen on {address}: {error.strerror}") from None
+        raise cannot_listen(name, address, error) from None
     return f"{host}:{server.server_port}"

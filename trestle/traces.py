@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from trestle.config import ConfigError
+from trestle.config import ConfigError, unset
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanKind
@@ -55,7 +55,7 @@ def check(where: str, settings: TraceSettings, environment: Mapping[str, str] = 
     headers = {}
     for header, variable in settings.headers_env.items():
         if not environment.get(variable):
-            raise ConfigError(f"{where}.headers_env.{header}: the environment variable {variable} is not set")
+            raise ConfigError(f"{where}.headers_env.{header}: {unset(variable)}")
         headers[header] = environment[variable]
     return headers
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import grpc
 import msgspec
 
-from trestle.config import ConfigError
+from trestle.config import ConfigError, unset
 
 log: Final = logging.getLogger("worker")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -82,7 +82,7 @@ class Callers:
             for variable in each.token_envs:
                 if not environment.get(variable):
                     where = f"worker.callers[{i}].token_envs"
-                    raise ConfigError(f"{where}: the environment variable {variable} is not set")
+                    raise ConfigError(f"{where}: {unset(variable)}")
             self._known.append(_Known(each, (environment[variable] for variable in each.token_envs)))
 
     def become(self, others: Callers) -> None:

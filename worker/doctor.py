@@ -61,4 +61,4 @@ async def _ask(family: Any, upstream: Upstream[Any]) -> Finding:
         return Finding("fail", what, f"{said} ({error.reason.value})", todo)
     finally:
         await client.close()
-    return Finding("ok", what, f"lists {len(models)} models")
+    return Finding("ok", what, f"lists {findings.count(models)}")

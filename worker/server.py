@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from trestle import logs, memory
-from trestle.config import ConfigError
+from trestle.config import cannot_listen
 from trestle.supervise import follow_supervisor
 from trestle.tls import ServerFiles, server_credentials
 from trestle.traces import Tracer, TraceSettings
@@ -161,7 +161,7 @@ def _bind(server: grpc.aio.Server, name: str, address: str, tls: ServerFiles | N
         else:
             port = server.add_secure_port(address, server_credentials(tls))
     except RuntimeError:
-        raise ConfigError(f"{name}: cannot listen on {address}; is the port taken?") from None
+        raise cannot_listen(name, address) from None
     return f"{address.rpartition(':')[0]}:{port}"
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from trestle.config import ConfigError
+from trestle.config import ConfigError, check_address, unset
 from trestle.tls import ServerTls
 from trestle.traces import TraceSettings
 from worker.callers import CallerSettings
@@ -61,6 +61,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 def check(settings: WorkerSettings) -> None:
     """What the types cannot say. Raises `ConfigError` with the path of the key at fault."""
+    for name in ("listen", "health", "metrics"):
+        address = getattr(settings, name)
+        if address and not address.startswith("unix:"):
+            check_address(f"worker.{name}", address)
     asks_certificates = settings.tls is not None and bool(settings.tls.client_ca)
     if asks_certificates and not settings.callers:
         raise ConfigError("worker.tls.client_ca: needs worker.callers, which say whose certificates may call")
@@ -125,7 +129,7 @@ def upstreams_of(
         variable = upstream.credential_env
         credential = environment.get(variable, "") if variable else ""
         if variable and not credential:
-            raise MissingCredential(f"{where}.{name}.credential_env: the environment variable {variable} is not set")
+            raise MissingCredential(f"{where}.{name}.credential_env: {unset(variable)}")
         cleaned = msgspec.structs.replace(upstream, base_url=upstream.base_url.rstrip("/"))
         upstreams.append(Upstream(name, cleaned, credential))
     return upstreams

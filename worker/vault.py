@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from trestle.config import ConfigError
+from trestle.config import ConfigError, unset
 from trestle.errors import CallError, Reason
 
 # Of requests that come without the id of an account: an open gateway's, or its configuration's keys'.
@@ -58,7 +58,7 @@ def vault_of(worker: str, variables: Sequence[str], environment: Mapping[str, st
         where = f"worker.seal_key_envs[{i}]"
         text = environment.get(variable, "")
         if not text:
-            raise ConfigError(f"{where}: the environment variable {variable} is not set")
+            raise ConfigError(f"{where}: {unset(variable)}")
         try:
             keys.append(key_bytes(text))
         except SealError as error:

@@ -57,6 +57,14 @@ class Database:
         self._engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
         self._immediate = self._engine.execution_options(**{_IMMEDIATE: True})
 
+    def unusable(self, error: CallError) -> ConfigError:
+        """The error to raise where nothing can be done without the database."""
+        todo = "is it running, and are address, user and PGPASSWORD right?"
+        if self.url.get_backend_name() == "sqlite":
+            todo = "is it a database that this user may write?"
+        where = self.url.set(drivername=self.url.get_backend_name()).render_as_string()
+        return ConfigError(f"gateway.database: {where} cannot be used: {first_line(error.__cause__)}; {todo}")
+
     @asynccontextmanager
     async def reading(self, timeout: float = _TIMEOUT) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads. timeout: seconds for all of it."""

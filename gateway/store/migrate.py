@@ -20,7 +20,6 @@ from sqlalchemy import Connection, text
 from gateway.store.database import Database
 from trestle.config import ConfigError
 from trestle.errors import CallError
-from trestle.logs import first_line
 
 # Any number will do, as long as nobody else who uses the same database has it.
 _LOCK: Final = 7_372_746_577
@@ -43,7 +42,7 @@ async def migrate(database: Database) -> None:
     except CommandError as error:
         raise ConfigError(f"gateway.database: cannot be migrated: {error}") from None
     except CallError as error:
-        raise ConfigError(f"gateway.database: cannot be used: {first_line(error.__cause__)}") from None
+        raise database.unusable(error) from None
 
 
 async def is_up_to_date(database: Database) -> bool:

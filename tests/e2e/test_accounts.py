@@ -255,6 +255,10 @@ class TestWithoutADatabase:
             ({"database": "mysql://x/y"}, "gateway.database: mysql is neither"),
             ({"database": "sqlite:////nowhere/t.db"}, "gateway.database: /nowhere/t.db: No such file or directory"),
             ({"database": "sqlite:///t.db", "admin": {"key_env": "UNSET_X"}}, "UNSET_X is not set"),
+            (
+                {"database": "postgresql://nobody:hidden@127.0.0.1:1/none"},
+                "cannot be used: [Errno 111] Connection refused; is it running, and are address, user and",
+            ),
         ],
     )
     async def test_a_wrong_configuration_is_said(self, settings: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -264,6 +268,7 @@ class TestWithoutADatabase:
             async with services.gateway({"workers": {"w": "127.0.0.1:1"}, **settings}, tmp_path):
                 pass
         assert words in str(caught.value)
+        assert "hidden" not in str(caught.value)
 
 
 async def test_an_open_gateway_knows_the_keys_of_accounts(tmp_path: Path, dead_address: str) -> None:
@@ -327,9 +332,12 @@ class TestTheCommands:
         url = ("--url", f"http://{bridge.first.admin}")
         said = "trestle: 404: There is no account 'nobody'.\n"
         assert await trestle("accounts", "get", "nobody", *url) == (1, "", said)
-        assert (await trestle("accounts", "list", *url, key="wrong"))[0] == 1
+        refused = await trestle("accounts", "list", *url, key="wrong")
+        assert refused[0] == 1
+        assert refused[2].endswith(" The key is taken from the environment variable TRESTLE_ADMIN_KEY.\n")
         status, _, errors = await trestle("accounts", "list", *url, key="")
-        assert (status, errors) == (2, "trestle: the environment variable TRESTLE_ADMIN_KEY is not set\n")
+        said = "it holds the key that the gateway knows by gateway.admin.key_env"
+        assert (status, errors) == (2, f"trestle: the environment variable TRESTLE_ADMIN_KEY is not set: {said}\n")
         assert (await trestle("keys", "expire", "x", "--in", "soon", *url))[0] == 2
 
 

@@ -53,7 +53,8 @@ def test_a_wrong_command_line_is_answered_with_usage(arguments: tuple[str, ...])
 def test_a_missing_file_is_one_line(command: tuple[str, ...], tmp_path: Path) -> None:
     done = trestle(*command, "--config", str(tmp_path / "absent.yaml"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"trestle: {tmp_path}/absent.yaml: No such file or directory\n"
+    said = "No such file or directory; --config FILE names the configuration"
+    assert done.stderr == f"trestle: {tmp_path}/absent.yaml: {said}\n"
 
 
 def test_check_asks_every_service(tmp_path: Path) -> None:
@@ -84,7 +85,22 @@ worker: {openai: {upstreams: {one: {base_url: "http://127.0.0.1:3/v1", credentia
     done = trestle("config", "check", "--config", file, UNSET_KEY="")
     assert done.returncode == 1
     assert "gateway.models[0].targets[0].worker: 'opnai' is not one of gateway.workers" in done.stderr
-    assert "worker.openai.upstreams.one.credential_env: the environment variable UNSET_KEY is not set" in done.stderr
+    assert "worker.openai.upstreams.one.credential_env: the environment variable UNSET_KEY is not set: " in done.stderr
+    assert "export UNSET_KEY=..." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "gateway: gateway.workers: is needed, and not there\n"),
+        ("gateway: {auth: open, listen: '9080', workers: {w: '127.0.0.1:2'}}", "'9080' is not HOST:PORT"),
+        ("worker: {listen: '50051'}", "worker echo: worker.listen: '50051' is not HOST:PORT"),
+    ],
+)
+def test_what_is_said_names_the_key(tmp_path: Path, text: str, words: str) -> None:
+    done = trestle("config", "check", "--config", written(tmp_path, text))
+    assert done.returncode == 1
+    assert words in done.stderr
 
 
 def test_check_knows_that_gathered_pieces_are_no_silence(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ async def test_half_an_answer_is_not_taken_for_one(reply: Reply, words: str) -> 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://{dead}", "Connection refused"),
+        ("http://{dead}", "Connection refused; is the gateway running (trestle up)"),
         ("ftp://{dead}", "must begin with http:// or https://"),
         ("127.0.0.1:8080", "must begin with http:// or https://"),
     ],
@@ -189,7 +189,7 @@ async def test_a_gateway_that_is_not_there_is_one_line(url: str, words: str) -> 
     [
         (Reply.json({"object": "list", "data": []}), "the gateway offers no model"),
         (Reply.json(["what"]), "the answer is not a list of models"),
-        (Reply.json({"error": {"message": "Who are you?"}}, 401), "401: Who are you?"),
+        (Reply.json({"error": {"message": "Who are you?"}}, 401), "401: Who are you? The key is taken from"),
         (Reply([b"not json"], 500), "500: not json"),
     ],
 )

@@ -44,7 +44,7 @@ async def test_what_is_well(tmp_path: Path) -> None:
         gateway = {"auth": "open", "listen": "127.0.0.1:0", "workers": {"echo": worker.address}, "max_connections": 10}
         found = await doctor(tmp_path, {"gateway": {**gateway, "database": f"sqlite:///{tmp_path}/t.db"}})
     assert {each.status for each in found.values()} == {"ok"}
-    assert found["gateway.workers.echo"].said == f"{worker.address} serves 1 models: echo"
+    assert found["gateway.workers.echo"].said == f"{worker.address} serves 1 model: echo"
 
 
 async def test_a_configuration_that_is_wrong(tmp_path: Path) -> None:
@@ -85,9 +85,13 @@ async def test_what_cannot_be_reached(tmp_path: Path) -> None:
 async def test_credentials(tmp_path: Path) -> None:
     async with ScriptedUpstream() as upstream:
         one = {"base_url": upstream.url, "credential_env": "DOCTORS_KEY"}
-        config = {"worker": {"openai": {"upstreams": {"one": one}}}, "gateway": {"workers": {"openai": "127.0.0.1:1"}}}
+        gateway = {"auth": "open", "listen": "127.0.0.1:0", "workers": {"openai": "127.0.0.1:1"}}
+        config: dict[str, Any] = {"worker": {"openai": {"upstreams": {"one": one}}}, "gateway": gateway}
         unset = await doctor(tmp_path, config, DOCTORS_KEY="")
         assert (unset["worker.openai"].status, unset["worker.openai"].said) == ("warn", "DOCTORS_KEY is not set")
+        not_served = unset["gateway.workers.openai"]
+        assert (not_served.status, not_served.said) == ("warn", "is not served")
+        assert not_served.todo.startswith("export DOCTORS_KEY=")
         del config["gateway"]
         assert (await doctor(tmp_path, config, DOCTORS_KEY=SECRET)).keys() >= {"worker.openai.upstreams.one.base_url"}
         assert upstream.requests == []
@@ -97,7 +101,16 @@ async def test_credentials(tmp_path: Path) -> None:
         assert "DOCTORS_KEY" in refused["worker.openai.upstreams.one"].todo
         upstream.will(Reply.json({"object": "list", "data": [{"id": "m", "object": "model"}]}))
         taken = await doctor(tmp_path, config, "--ask", DOCTORS_KEY=SECRET)
-        assert taken["worker.openai.upstreams.one"].said == "lists 1 models"
+        assert taken["worker.openai.upstreams.one"].said == "lists 1 model"
+
+
+async def test_a_worker_whose_upstream_is_away_is_not_blamed_for_it(tmp_path: Path) -> None:
+    async with services.worker("openai", tmp_path, {"gone": {"base_url": "http://127.0.0.1:1"}}) as worker:
+        gateway = {"auth": "open", "listen": "127.0.0.1:0", "workers": {"w": worker.address}, "max_connections": 10}
+        found = (await doctor(tmp_path, {"gateway": gateway}))["gateway.workers.w"]
+    assert found.status == "fail"
+    assert found.said.startswith(f"{worker.address} answers, and its upstream does not: ")
+    assert "worker.FAMILY.upstreams" in found.todo
 
 
 async def test_a_database_and_a_redis_that_answer(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ async def test_with_no_worker_left_it_says_so(tmp_path: Path) -> None:
         async with up(tmp_path, config, UP_UNSET="") as running:
             assert await running.end() == 2
             assert "worker openai is left out: UP_UNSET is not set\n" in running.output
-            assert "gateway.workers names no worker that can be started" in running.output
+            assert "gateway.workers names no worker that can be started; set one of these" in running.output
 
 
 @pytest.mark.parametrize(("module", "name"), [("worker", "worker openai"), ("gateway", "gateway")])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import pytest
 
-from trestle.config import ConfigError, convert, load, read
+from trestle.config import ConfigError, cannot_listen, check_address, convert, load, read
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,9 +112,9 @@ def test_an_unknown_key_is_named_with_its_path(value: Any, message: str) -> None
         ({"auth": "opne"}, "gateway.auth: invalid enum value 'opne'"),
         ({"models": {"name": "a"}}, "gateway.models: expected `array`, got `object`"),
         ({"models": ["a"]}, "gateway.models[0]: expected `object`, got `str`"),
-        ({"models": [{"targets": []}]}, "gateway.models[0]: object missing required field `name`"),
+        ({"models": [{"targets": []}]}, "gateway.models[0].name: is needed, and not there"),
         ({"openai": {"upstreams": {"a": {"base_url": "x"}, "b": {"timeout": 1}}}},
-         "gateway.openai.upstreams.b: object missing required field `base_url`"),
+         "gateway.openai.upstreams.b.base_url: is needed, and not there"),
         ({"openai": {"upstreams": {"a": {"base_url": "x"}, "b": {"base_url": "x", "headers": {"h": "1", "n": 2}}}}},
          "gateway.openai.upstreams.b.headers.n: expected `str`, got `int`"),
         ({"openai": {"upstreams": {"a": {"base_url": "x", "nested": {"p": {"q": 1}, "r": {"s": 1, "t": "no"}}}}}},
@@ -182,6 +184,35 @@ def test_what_is_not_yaml_is_refused_with_its_file(tmp_path: Path, text: str) ->
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["gateway:\n\tlisten: a\n", "gateway:\n  listen: a\n   auth: open\n"])
+def test_who_indents_wrongly_is_told_where_to_look(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"yaml:[23]:\d+: .*; is the indentation right, and made of blanks\?$"):
+        read(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("address", ["8080", "localhost", ":8080", "127.0.0.1:http", "127.0.0.1:70000"])
+def test_what_nothing_can_listen_on_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"^gateway\.listen: '.*' is not HOST:PORT, as in 127\.0\.0\.1:8080$"):
+        check_address("gateway.listen", address)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EADDRINUSE, "in other words"), "the port is taken: end what listens there (ss -ltnp shows it)"),
+        (OSError(errno.EADDRNOTAVAIL, ""), "this machine does not have that address"),
+        (OSError(errno.EACCES, ""), "take a port from 1024 on"),
+        (OSError(errno.ENETDOWN, "in other words"), "Network is down"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+        (None, "the port may be taken: end what listens there"),
+    ],
+)
+def test_why_nobody_can_listen_there(error: OSError | None, words: str) -> None:
+    said = str(cannot_listen("gateway.listen", "host:1", error))
+    assert said.startswith("gateway.listen: cannot listen on host:1: ")
+    assert words in said
+
+
 @pytest.mark.parametrize("text", ["gateway: !!python/object/apply:os.getcwd []\n", "gateway: {[1]: 2}\n"])
 def test_nothing_but_plain_values_is_made(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"^.*trestle\.yaml:1:"):
@@ -199,10 +230,10 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
     path = tmp_path / "absent.yaml"
     with pytest.raises(ConfigError) as caught:
         read(path)
-    assert str(caught.value) == f"{path}: No such file or directory"
+    assert str(caught.value) == f"{path}: No such file or directory; --config FILE names the configuration"
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: Is a directory"
+    assert str(caught.value) == f"{tmp_path}: Is a directory; --config FILE names the configuration"

@@ -145,7 +145,7 @@ def _show_keys(keys: Any) -> None:
 
 def _shown(limited: Object) -> list[str]:
     """Its limits, where there are some."""
-    return [f"{name}={value:g}" for name, value in limited.get("limits", {}).items()]
+    return [f"{name}={value:.15g}" for name, value in limited.get("limits", {}).items()]
 
 
 def _instant(seconds: int) -> str:

@@ -24,12 +24,14 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command that was parsed. Returns 1 when the gateway refuses it or cannot be reached."""
     key = os.environ.get(KEY_VARIABLE, "")
     if not key:
-        print(f"trestle: the environment variable {KEY_VARIABLE} is not set", file=sys.stderr)
+        todo = "it holds the key that the gateway knows by gateway.admin.key_env"
+        print(f"trestle: the environment variable {KEY_VARIABLE} is not set: {todo}", file=sys.stderr)
         return 2
     try:
         options.action(Admin(options.url.rstrip("/"), key), options)
     except GatewayError as error:
-        print(f"trestle: {error}", file=sys.stderr)
+        todo = f" The key is taken from the environment variable {KEY_VARIABLE}." if error.status == 401 else ""
+        print(f"trestle: {error}{todo}", file=sys.stderr)
         return 1
     return 0
 

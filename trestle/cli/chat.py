@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from trestle.cli.http import GatewayError, models, request
 
+_KEY_VARIABLE: Final = "TRESTLE_KEY"
 _HELP: Final = """\
 /model NAME   another model answers from now on      /models   which there are
 /system TEXT  the system message (none: without)     /retry    the last answer once more
@@ -24,14 +25,15 @@ def chat(url: str, model: str | None, system: str | None) -> int:
     """Reads a line, streams the answer, and so on until the input ends. model: absent, the gateway's first. The key is
     TRESTLE_KEY's. Returns 1 when the last answer failed, or the gateway cannot be reached."""
     base = url.rstrip("/").removesuffix("/v1")
-    key = os.environ.get("TRESTLE_KEY", "")
+    key = os.environ.get(_KEY_VARIABLE, "")
     try:
         offered = [model] if model else models(base, key)
     except GatewayError as error:
-        print(f"trestle chat: {error}", file=sys.stderr)
+        todo = f" The key is taken from the environment variable {_KEY_VARIABLE}." if error.status == 401 else ""
+        print(f"trestle chat: {error}{todo}", file=sys.stderr)
         return 1
     if not offered:
-        print("trestle chat: the gateway offers no model", file=sys.stderr)
+        print("trestle chat: the gateway offers no model; trestle doctor says which workers answer", file=sys.stderr)
         return 1
     conversation = _Conversation(base, key, offered[0], system or "")
     if conversation.interactive:

@@ -43,7 +43,7 @@ def _look(config: Path, document: dict[str, Any], *, ask: bool) -> list[Finding]
             "warn",
             f"worker.{name}",
             f"{' and '.join(variables)} {'is' if len(variables) == 1 else 'are'} not set",
-            f"export {variables[0]}=...; `trestle up` leaves this worker out until then",
+            _todo(variables),
         )
         for name, variables in left_out.items()
     ]
@@ -54,7 +54,19 @@ def _look(config: Path, document: dict[str, Any], *, ask: bool) -> list[Finding]
     with ThreadPoolExecutor() as pool:
         for each in pool.map(lambda service: _ask(service, config), services):
             found += each
-    return found
+    return [_expected(finding, left_out) for finding in found]
+
+
+def _expected(finding: Finding, left_out: dict[str, list[str]]) -> Finding:
+    """A worker that is left out does not answer, and that is no fault of its own."""
+    variables = left_out.get(finding.what.removeprefix("gateway.workers."))
+    if finding.status != "fail" or not variables or not finding.what.startswith("gateway.workers."):
+        return finding
+    return msgspec.structs.replace(finding, status="warn", said="is not served", todo=_todo(variables))
+
+
+def _todo(variables: list[str]) -> str:
+    return f"export {variables[0]}=...; `trestle up` leaves this worker out until then"
 
 
 def _ask(service: list[str], config: Path) -> list[Finding]:

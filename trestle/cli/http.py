@@ -13,7 +13,12 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 class GatewayError(Exception):
-    """The gateway did not answer, or answered with an error. The message is one line for the terminal."""
+    """The gateway did not answer, or answered with an error. The message is one line for the terminal. status: of HTTP,
+    0 where there is none."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def request(
@@ -38,9 +43,12 @@ def request(
         )
     except urllib.error.HTTPError as error:
         with error:
-            raise GatewayError(f"{error.code}: {_message(error.read())}") from None
+            raise GatewayError(f"{error.code}: {_message(error.read())}", error.code) from None
     except urllib.error.URLError as error:
-        raise GatewayError(f"{url}: {getattr(error.reason, 'strerror', None) or error.reason}") from None
+        said = f"{url}: {getattr(error.reason, 'strerror', None) or error.reason}"
+        if isinstance(error.reason, ConnectionRefusedError):
+            said += "; is the gateway running (trestle up), and does it listen there? --url names another address"
+        raise GatewayError(said) from None
     except (OSError, HTTPException, ValueError) as error:
         raise GatewayError(f"{url}: {str(error) or type(error).__name__}") from None
     return answer

@@ -35,7 +35,11 @@ def up(config: Path, listen: str | None) -> int:
     for name, variables in workers.left_out.items():
         print(f"worker {name} is left out: {' and '.join(variables)} {'is' if len(variables) == 1 else 'are'} not set")
     if not workers.here and not workers.elsewhere:
-        raise ConfigError(f"{config}: gateway.workers names no worker that can be started")
+        todo = "set one of these variables, or" if workers.left_out else "name one:"
+        raise ConfigError(
+            f"{config}: gateway.workers names no worker that can be started; {todo} add the one that needs no account, "
+            "`echo: 127.0.0.1:50054`"
+        )
     return asyncio.run(_Supervisor().run(config, document, workers, listen))
 
 
