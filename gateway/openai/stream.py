@@ -6,6 +6,7 @@ goes through the general encoder, and the two give the same bytes for the same c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from trestle.v1 import chat_pb2
 Object = dict[str, Any]
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 DONE: Final = b"data: [DONE]\n\n"
+# What OpenAI adds to each chunk; nothing in it is written in another way when it is read and written anew.
+_PADDING: Final = re.compile(rb'\{"obfuscation":"[A-Za-z0-9]*"\}')
 _encode = msgspec.json.encode
 
 
@@ -51,7 +54,8 @@ class ChatStreamEncoder:
         self._include_usage = include_usage
         self._prefix = b""
         self._suffix = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        self._texts: dict[int, tuple[bytes, bytes]] = {}  # by choice: what stands around a piece of its text
+        # By choice: what stands before a piece of its text, after it, and after it at the chunk's end.
+        self._texts: dict[int, tuple[bytes, bytes, bytes]] = {}
         self._open: set[int] = set()  # choices whose first delta is out
         self._named: set[tuple[int, int]] = set()  # calls whose first fragment is out
         self._thoughts: dict[int, list[str]] = {}  # by choice: the block of thinking that is being told
@@ -72,15 +76,17 @@ class ChatStreamEncoder:
             if event == "text":
                 around = texts.get(chunk.choice)
                 if around is not None and not (
-                    chunk.HasField("logprobs")
-                    or chunk.delta_extra_json
-                    or chunk.choice_extra_json
-                    or chunk.answer_extra_json
+                    chunk.HasField("logprobs") or chunk.delta_extra_json or chunk.choice_extra_json
                 ):
-                    text = chunk.text
-                    self.chars += len(text)
-                    out += (around[0], _encode(text), around[1])
-                    continue
+                    extra = chunk.answer_extra_json
+                    if not extra or _PADDING.fullmatch(extra):
+                        text = chunk.text
+                        self.chars += len(text)
+                        if extra:
+                            out += (around[0], _encode(text), around[1], b",", extra[1:-1], self._suffix)
+                        else:
+                            out += (around[0], _encode(text), around[2])
+                        continue
             elif event == "usage":
                 self.usage = chunk.usage
                 continue
@@ -174,11 +180,9 @@ class ChatStreamEncoder:
                 out += (b",", _encode(extra)[1:-1])
         out.append(self._suffix)
 
-    def _around(self, index: int) -> tuple[bytes, bytes]:
-        return (
-            b'%b[{"index":%d,"delta":{"content":' % (self._prefix, index),
-            b'},"logprobs":null,"finish_reason":null}]' + self._suffix,
-        )
+    def _around(self, index: int) -> tuple[bytes, bytes, bytes]:
+        end = b'},"logprobs":null,"finish_reason":null}]'
+        return b'%b[{"index":%d,"delta":{"content":' % (self._prefix, index), end, end + self._suffix
 
     def _block(self, index: int, end: chat_pb2.ReasoningEnd) -> Object:
         number = self._blocks.get(index, 0)

@@ -54,6 +54,19 @@ def test_the_quick_way_writes_what_the_general_one_does(text: str, include_usage
     assert choices(written)[0]["delta"] == {"content": text}
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [b'{"obfuscation":"aZ09"}', b'{"obfuscation":""}', b'{"obfuscation":"a\\u0062"}', b'{"obfuscation":1}',
+     b'{"obfuscation":"a","model":"x"}', b'{ "obfuscation":"a"}', b'{"obfuscation":"a"} ', b"{}", b'{"model":"x"}'],
+)  # fmt: skip
+@pytest.mark.parametrize("include_usage", [False, True])
+def test_what_goes_with_every_chunk_is_written_so_too(extra: bytes, include_usage: bool) -> None:
+    quick, general = (begun(Chunk(text="a"), include_usage=include_usage) for _ in range(2))
+    written = quick.feed([Chunk(text="wörd", answer_extra_json=extra)])
+    assert written == general.feed([Chunk(text="wörd", answer_extra_json=extra, choice_extra_json=b"{}")])
+    assert quick.chars == general.chars
+
+
 def test_every_chunk_has_the_same_head() -> None:
     started = chat_pb2.Started(id="a", model="m", created=7, system_fingerprint="fp", service_tier="flex")
     told = events(ChatStreamEncoder(False).feed([Chunk(started=started), Chunk(text="a"), Chunk(text="b"), STOP]))

@@ -21,10 +21,11 @@ from trestle.tokens import TokenEstimate
 from trestle.v1 import chat_pb2
 from worker.families.openai import wire
 from worker.families.openai.errors import error_from
+from worker.families.openai.template import Plain, TextTemplate
 from worker.families.openai.usage import decode_usage
 from worker.sse import Event
 
-C = TypeVar("C")  # a choice, as its wire type
+C = TypeVar("C", wire.Choice, wire.TextChoice)
 Out = Any  # the chunks' repeated field: of either kind, with the same names for what is added here
 
 _STOP, _LENGTH, _TOOLS = (
@@ -49,6 +50,10 @@ FINISH: Final[Mapping[str, chat_pb2.FinishReason.ValueType]] = {
 # Words that end an answer which is not whole: never a finish.
 _BROKEN: Final = frozenset({"error", "insufficient_system_resource"})
 _NULL: Final = b"null"
+# Of the chunks of nothing but text that are read the long way, the first that a template is made of (one has a role,
+# and after the second there may be no third), and the last.
+_LEARN_FROM: Final = 3
+_LEARN_UNTIL: Final = 6
 _MAX_CHOICES: Final = 1 << 17  # of a text completion: 2,048 prompts, 64 choices each
 
 
@@ -56,15 +61,16 @@ class AnswerDecoder(ABC, Generic[C]):
     """Implements `worker.family.Decoder` but for the choices.
 
     body: decodes an event or an answer. model: as asked for. wanted: how many choices. upstream: its name, for errors.
-    id_prefix: of an id made here where the upstream gives none.
+    id_prefix: of an id made here where the upstream gives none. key: the member that is a choice's text, as it stands
+    in JSON.
     """
 
     def __init__(
-        self, body: OpenDecoder[wire.Answer[C]], *, model: str, wanted: int, upstream: str, id_prefix: str
+        self, body: OpenDecoder[wire.Answer[C]], *, model: str, wanted: int, upstream: str, id_prefix: str, key: bytes
     ) -> None:
         self.done = False
         self._usage: chat_pb2.Usage | None = None
-        self._body = body
+        self._body: OpenDecoder[wire.Answer[C]] = body
         self._model = model
         self._wanted = max(1, wanted)
         self._upstream = upstream
@@ -73,6 +79,9 @@ class AnswerDecoder(ABC, Generic[C]):
         self._finish: dict[int, str] = {}  # by choice; an empty word while it is not finished
         self._pending: dict[str, Raw] = {}  # extras of the answer that came without a choice to ride on
         self._output = TokenEstimate()
+        self._key = key
+        self._template: TextTemplate | None = None
+        self._plain = 0  # chunks of nothing but text that no template fitted
 
     @property
     def usage(self) -> chat_pb2.Usage | None:
@@ -89,6 +98,10 @@ class AnswerDecoder(ABC, Generic[C]):
         """What one choice says, as chunks; answer_extra: to go on the first of them."""
 
     @abstractmethod
+    def _text_of(self, choice: C) -> str | None:
+        """The text of a choice that says nothing else; None of any other."""
+
+    @abstractmethod
     def _estimate(self) -> chat_pb2.Usage:
         """The usage, where the upstream told none."""
 
@@ -99,10 +112,23 @@ class AnswerDecoder(ABC, Generic[C]):
             self._end(out)
             self.done = True
             return
+        template = self._template
+        if template is not None and not name and not self._pending and (plain := template.read(data)) is not None:
+            text, padding = plain
+            if padding:
+                out.add(choice=template.choice, text=text, answer_extra_json=b'{"obfuscation":"%b"}' % padding)
+            elif text:
+                out.add(choice=template.choice, text=text)
+            self._output.chars += len(text)
+            return
         answer = self._parse(data)
         if name == "error" and answer.error is NOTHING:
             raise error_from(data, None, {}, self._upstream)
         self._take(answer, data, out)
+        if self._plain < _LEARN_UNTIL and answer.choices and self._plain_of(answer) is not None:
+            self._plain += 1
+            if self._plain >= _LEARN_FROM:
+                self._template = TextTemplate.of(data, answer.choices[0].index, self._key, self._read)
 
     def feed_whole(self, body: bytes, out: Out) -> None:
         """The answer in one piece; its end is its JSON's."""
@@ -135,6 +161,31 @@ class AnswerDecoder(ABC, Generic[C]):
     def _protocol(self, what: str) -> CallError:
         return CallError(Reason.UPSTREAM_PROTOCOL, what, upstream=self._upstream, usage=self.usage)
 
+    def _read(self, data: bytes) -> Plain | None:
+        try:
+            return self._plain_of(self._body.decode(data))
+        except (msgspec.DecodeError, RecursionError):
+            return None
+
+    def _plain_of(self, answer: wire.Answer[C]) -> Plain | None:
+        """What an answer says that holds one piece of text, and nothing that means anything beside it."""
+        choices = answer.choices
+        if (
+            answer.extra is NOTHING
+            and answer.usage is None
+            and answer.error is NOTHING
+            and choices is not None
+            and len(choices) == 1
+            and not choices[0].finish_reason
+            and (text := self._text_of(choices[0])) is not None
+        ):
+            padding = bytes(answer.obfuscation)
+            if answer.obfuscation is NOTHING:
+                return text, b""
+            if text and padding[1:-1].isalnum():
+                return text, padding[1:-1]
+        return None
+
     def _parse(self, data: bytes) -> wire.Answer[C]:
         try:
             assert_utf8(data)
@@ -153,8 +204,8 @@ class AnswerDecoder(ABC, Generic[C]):
             # Not before: Azure's first event, its filter's results, has neither a choice nor an id.
             self._start(answer, out)
         extra = b""
-        if answer.extra is not NOTHING:
-            extra = self._answer_extra(answer, bool(choices), out)
+        if answer.extra is not NOTHING or answer.obfuscation is not NOTHING:
+            extra = self._answer_extra(answer, bool(choices))
         elif self._pending and choices:
             extra = self._released()
         if choices:
@@ -179,11 +230,14 @@ class AnswerDecoder(ABC, Generic[C]):
         if self._usage is not None:  # came before there was anything to tell it with
             out.add(usage=self._usage)
 
-    def _answer_extra(self, answer: wire.Answer[C], has_choice: bool, out: Out) -> bytes:
+    def _answer_extra(self, answer: wire.Answer[C], has_choice: bool) -> bytes:
         """The answer's extras for this chunk's first choice, or kept for a later one."""
-        if not self._pending and has_choice and b"x_groq" not in bytes(answer.extra):
-            return bytes(answer.extra)
-        found = members(answer.extra)
+        extra = b"" if answer.extra is NOTHING else bytes(answer.extra)
+        if answer.obfuscation is not NOTHING:
+            extra = b'{"obfuscation":%b%b' % (answer.obfuscation, b"," + extra[1:] if extra else b"}")
+        if not self._pending and has_choice and b"x_groq" not in extra:
+            return extra
+        found = members(extra)
         groq = found.get("x_groq")
         if groq is not None and answer.usage is None:  # where Groq puts its usage
             inner = members(groq) if bytes(groq)[:1] == b"{" else {}

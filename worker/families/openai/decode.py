@@ -28,7 +28,12 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
 
     def __init__(self, request: chat_pb2.ChatRequest, upstream: str) -> None:
         super().__init__(
-            wire.CHAT, model=request.model, wanted=request.sampling.n, upstream=upstream, id_prefix="chatcmpl-"
+            wire.CHAT,
+            model=request.model,
+            wanted=request.sampling.n,
+            upstream=upstream,
+            id_prefix="chatcmpl-",
+            key=b'"content":',
         )
         self._request = request
         self._calls: dict[int, _Calls] = {}
@@ -37,13 +42,19 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
         return self._output.usage(self._request)
 
     def _say(self, choice: wire.Choice, answer_extra: bytes, out: Chunks) -> None:
-        index = choice.index
-        self._note(index, choice.finish_reason)
+        self._note(choice.index, choice.finish_reason)
+        text = None if answer_extra else self._text_of(choice)
+        if text is None:
+            self._general(choice, choice.delta or choice.message, answer_extra, out)
+        elif text:
+            out.add(choice=choice.index, text=text)
+            self._output.add(text)
+
+    def _text_of(self, choice: wire.Choice) -> str | None:
         piece = choice.delta or choice.message
         content = piece.content if piece is not None else None
         if (
-            not answer_extra
-            and choice.extra is NOTHING
+            choice.extra is NOTHING
             and (choice.logprobs is NOTHING or bytes(choice.logprobs) == _NULL)
             and piece is not None
             and piece.extra is NOTHING
@@ -56,11 +67,8 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
             and piece.audio is None
             and piece.annotations is NOTHING
         ):
-            if content:
-                out.add(choice=index, text=content)
-                self._output.add(content)
-            return
-        self._general(choice, piece, answer_extra, out)
+            return content
+        return None
 
     def _general(self, choice: wire.Choice, piece: wire.Delta | None, answer_extra: bytes, out: Chunks) -> None:
         """Everything but a plain piece of text: one chunk for each thing said, the extras on the first."""

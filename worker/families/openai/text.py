@@ -47,6 +47,7 @@ class OpenAITextDecoder(AnswerDecoder[wire.TextChoice]):
             wanted=max(1, len(request.prompts)) * max(1, request.sampling.n),
             upstream=upstream,
             id_prefix="cmpl-",
+            key=b'"text":',
         )
         self._request = request
 
@@ -64,6 +65,10 @@ class OpenAITextDecoder(AnswerDecoder[wire.TextChoice]):
                 choice_extra_json=extra,
                 answer_extra_json=answer_extra,
             )
+
+    def _text_of(self, choice: wire.TextChoice) -> str | None:
+        silent = choice.logprobs is NOTHING or bytes(choice.logprobs) == _NULL
+        return choice.text if silent and choice.extra is NOTHING else None
 
     def _estimate(self) -> chat_pb2.Usage:
         chars = sum(len(prompt.text) + 4 * len(prompt.tokens.ids) for prompt in self._request.prompts)

@@ -115,6 +115,8 @@ class Answer(Open, Generic[C]):
     choices: list[C] | None = None
     usage: Usage | None = None
     error: Raw = NOTHING
+    obfuscation: Raw = NOTHING
+    """Carried on as an extra; named here because OpenAI sends it with every chunk, and a second pass is dear."""
 
 
 class TopLogprob(msgspec.Struct, gc=False):
