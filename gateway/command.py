@@ -20,6 +20,7 @@ from gateway.settings import (
 from gateway.workers import read_links
 from trestle import findings, logs, traces
 from trestle.config import ConfigError, load
+from trestle.files import connections
 from trestle.supervise import divided, share, shifted
 
 
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
             findings.tell(uvloop.run(look(settings)))
             return 0
         logs.configure(settings.log_format, settings.log_level, service="gateway")
-        uvloop.run(serve(settings, options.config, lambda: _read(options)))
+        uvloop.run(serve(_bounded(settings), options.config, lambda: _bounded(_read(options))))
     except ConfigError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
@@ -74,6 +75,10 @@ def _read(options: argparse.Namespace) -> GatewaySettings:
     check(settings)
     index, of = (0, options.processes) if options.check else share()
     return settings if of == 1 else shared(settings, index, of)
+
+
+def _bounded(settings: GatewaySettings) -> GatewaySettings:
+    return msgspec.structs.replace(settings, max_connections=connections(settings.max_connections))
 
 
 def shared(settings: GatewaySettings, index: int, of: int) -> GatewaySettings:

@@ -80,11 +80,10 @@ def certificate(what: str, file: str, key: str) -> Finding:
 
 def open_files(what: str, needed: int) -> Finding:
     """Whether the process may have so many connections."""
-    most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # it takes what it may
     if most != resource.RLIM_INFINITY and most < needed:
-        todo = f"ulimit -n {needed} before the start (LimitNOFILE= of systemd), or a lower {what}"
-        said = f"{needed} connections, and the process may open {most} files (at most {hard})"
-        return Finding("warn", what, said, todo)
+        todo = f"ulimit -Hn {needed} before the start (LimitNOFILE= of systemd), or a lower {what}"
+        return Finding("warn", what, f"{needed} connections, and the process may open {most} files", todo)
     return Finding("ok", what, f"{needed} connections, and the process may open {most} files")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -20,7 +21,8 @@ from trestle.config import cannot_listen
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """Buckets of times: from an answer out of memory to the longest request."""
 
-
+_PAUSE: Final = 0.2
+"""Seconds until a connection is accepted that could not be: there are no files left to open."""
 Labels = tuple[str, ...]
 
 
@@ -132,4 +134,14 @@ def serve(name: str, address: str, metrics: CollectorRegistry) -> str:
         server: Any = start_http_server(int(port), host.strip("[]"), metrics)[0]
     except OSError as error:
         raise cannot_listen(name, address, error) from None
+    accept = server.get_request
+
+    def patient() -> Any:
+        try:
+            return accept()
+        except OSError:
+            time.sleep(_PAUSE)  # who waits to be accepted would be looked at without end, and take the process's time
+            raise
+
+    server.get_request = patient
     return f"{host}:{server.server_port}"

@@ -11,6 +11,7 @@ import uvloop
 
 from trestle import findings, logs, traces
 from trestle.config import ConfigError, load
+from trestle.files import connections
 from trestle.supervise import divided, share, shifted
 from trestle.tls import ServerFiles
 from worker import registry
@@ -52,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
             findings.tell(uvloop.run(look(settings, family, ask=options.ask)))
             return 0
         logs.configure(settings.log_format, settings.log_level, service="worker", family=options.family)
-        uvloop.run(serve(family, settings, options.config, lambda: _read(options, family)))
+        again = lambda: _bounded(_read(options, family), family)  # noqa: E731
+        uvloop.run(serve(family, _bounded(settings, family), options.config, again))
     except MissingCredential as error:
         print(f"worker {options.family}: {error}", file=sys.stderr)
         return 0 if options.if_configured else 2
@@ -74,6 +76,13 @@ def _read(options: argparse.Namespace, family: Any) -> WorkerSettings:
         settings = msgspec.structs.replace(settings, health=options.health)
     index, of = (0, options.processes) if options.check else share()
     return settings if of == 1 else shared(settings, options.family, index, of)
+
+
+def _bounded(settings: WorkerSettings, family: Any) -> WorkerSettings:
+    """Each call of a family that has upstreams takes a connection to one."""
+    if not hasattr(family, "upstream_type"):
+        return settings
+    return msgspec.structs.replace(settings, max_calls=connections(settings.max_calls))
 
 
 def shared(settings: WorkerSettings, family: str, index: int, of: int) -> WorkerSettings:

@@ -81,15 +81,19 @@ async def start(
     folder: Path,
     environment: Mapping[str, str] | None = None,
     listen: str = FREE_PORT,
+    files: tuple[int, int] | None = None,
 ) -> Service:
     """Starts `python -m COMMAND` and returns once it serves.
 
     config: the whole configuration file. folder: for the file and the log. environment: variables beside our own.
+    files: how many it may open, and may allow itself to; None: as many as we.
     """
     file, log = folder / f"{name}.yaml", folder / f"{name}.log"
     file.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    bounded = () if files is None else ("prlimit", f"--nofile={files[0]}:{files[1]}")
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
+            *bounded,
             *(*run(*command), "--config", str(file), "--listen", listen),
             cwd=ROOT,
             env={**os.environ, **(environment or {})},

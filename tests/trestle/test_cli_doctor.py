@@ -28,7 +28,8 @@ async def doctor(folder: Path, config: dict[str, Any], *options: str, **environm
     """Its findings by what they are about, and under `status` its own."""
     file = folder / "doctor.yaml"
     file.write_text(json.dumps(config), encoding="utf-8")
-    command = (sys.executable, "-m", "trestle", "doctor", "--config", str(file), "--json", *options)
+    few_files = ("prlimit", "--nofile=1024:1024")
+    command = (*few_files, sys.executable, "-m", "trestle", "doctor", "--config", str(file), "--json", *options)
     options_of: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, **environment}, "capture_output": True}
     done = await asyncio.to_thread(lambda: subprocess.run(command, text=True, check=False, **options_of))
     assert done.stderr == ""
