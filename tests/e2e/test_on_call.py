@@ -110,5 +110,5 @@ async def full_redis(folder: Path, redis: RedisServer) -> None:
 async def test_a_database_that_cannot_be_used_is_told_of_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "t.db").write_bytes(b"no database" * 100)
     settings = {"auth": "open", "workers": {"w": "127.0.0.1:1"}, "database": f"sqlite:///{tmp_path}/t.db"}
-    with pytest.raises(AssertionError, match=r"gateway.database: cannot be used: .*file is not a database\n$"):
+    with pytest.raises(AssertionError, match=r"gateway.database: [^\n]*file is not a database[^\n]*\n$"):
         await services.start("gateway", "gateway", config={"gateway": settings}, folder=tmp_path)
