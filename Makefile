@@ -11,6 +11,7 @@ PYTHON ?= $(shell python3.11 -V >/dev/null 2>&1 && command -v python3.11 || comm
 CONFIG ?= trestle.yaml
 RELEASED := proto/released.binpb
 SCHEMA := docs/config.schema.json
+REFERENCE := docs/configuration.md
 PARAMETERS := docs/parameters.md
 GENERATED := build/proto
 
@@ -59,6 +60,8 @@ fresh: $(DEV)
 	  || { echo "trestle/v1 is not what proto/ says: run 'make proto'" >&2; exit 1; }
 	@$(BIN)/trestle config schema | diff - $(SCHEMA) \
 	  || { echo "$(SCHEMA) is not what the settings say: run 'make schema'" >&2; exit 1; }
+	@$(BIN)/trestle config reference | diff - $(REFERENCE) \
+	  || { echo "$(REFERENCE) is not what the settings say: run 'make schema'" >&2; exit 1; }
 	@$(BIN)/python -m worker --parameters | diff - $(PARAMETERS) \
 	  || { echo "$(PARAMETERS) is not what the families say: run 'make parameters'" >&2; exit 1; }
 	@echo "generated files: fresh"
@@ -70,9 +73,11 @@ manifests: $(DEV)
 proto: $(DEV) ## Generate trestle/v1 from proto/
 	@$(call generate,.)
 
-schema: $(DEV) ## Generate docs/config.schema.json from both services' settings
+schema: $(DEV) ## Generate docs/config.schema.json and docs/configuration.md from both services' settings
 	@$(BIN)/trestle config schema > $(SCHEMA).new
 	@mv $(SCHEMA).new $(SCHEMA)
+	@$(BIN)/trestle config reference > $(REFERENCE).new
+	@mv $(REFERENCE).new $(REFERENCE)
 
 parameters: $(DEV) ## Generate docs/parameters.md from what the families declare
 	@$(BIN)/python -m worker --parameters > $(PARAMETERS).new

@@ -21,13 +21,14 @@ from gateway.workers import read_links
 from trestle import findings, logs, traces
 from trestle.config import ConfigError, load
 from trestle.files import connections
+from trestle.schema import schema
 from trestle.supervise import divided, share, shifted
 
 
 def run(options: argparse.Namespace) -> int:
     """options: as `gateway.__main__` has them. Returns the exit status."""
     if options.schema:
-        print(msgspec.json.format(msgspec.json.encode(msgspec.json.schema(GatewaySettings))).decode())
+        print(schema(GatewaySettings).decode())
         return 0
     try:
         settings = _read(options)

@@ -52,8 +52,8 @@ Seconds = Annotated[float, Meta(ge=0)]
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One place that can answer: a worker of `gateway.workers`, one of its upstreams (empty: its first), and the
-    model's name there. weight: how often it is tried first, where a route's targets have weights."""
+    """One place that can answer. worker: one of `gateway.workers`; upstream: one of its upstreams (empty: its first);
+    model: its name there. weight: how often it is tried first, where a route's targets have weights."""
 
     worker: str
     model: str
@@ -141,9 +141,10 @@ class LimiterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key that opens the gateway: the SHA-256 of it in hexadecimal, or the environment variable that holds it.
-    scopes: what it may do; manage concerns the models and agents of the account `default`. models: the public names
-    that it may ask for (absent: all). limits: how much it may use."""
+    """A key that opens the gateway. name: what logs, limits and the ledger call it. sha256: its SHA-256 in
+    hexadecimal; or key_env: the environment variable that holds it. scopes: what it may do; manage concerns the
+    models and agents of the account `default`. models: the public names that it may ask for (absent: all). limits:
+    how much it may use."""
 
     name: str
     sha256: str = ""
@@ -154,8 +155,8 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class AdminSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The API for accounts and keys, `/admin/v1`, on a listener of its own. key_env: the environment variable that
-    holds the key it asks for."""
+    """The API for accounts and keys, `/admin/v1`. listen: where, a listener of its own. key_env: the environment
+    variable that holds the key it asks for."""
 
     key_env: str
     listen: str = "127.0.0.1:8081"
@@ -184,7 +185,8 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a target's tokens cost: of each kind, a million of them, in units of gateway.currency. worker, upstream:
-    empty for any; model: the name there, or its beginning and `*`. cache_read, cache_write: absent, as input."""
+    empty for any; model: the name there, or its beginning and `*`. input, output: needed; cache_read, cache_write:
+    absent, as input."""
 
     model: Annotated[str, Meta(min_length=1)]
     worker: str = ""
@@ -219,26 +221,29 @@ class CorsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`gateway:` in the file.
 
-    listen: where HTTP is served. tls: with which certificate, on every listener; absent: in the clear. health: where
-    `/healthz` and `/readyz`, and nothing else, are served in the clear as well, for probes that have no certificate;
-    empty: nowhere. auth: `keys` asks every caller for a key of `keys`; `open` asks nobody, on loopback
+    listen: where HTTP is served. tls: with which certificate, on every listener; absent: in the clear. health:
+    where `/healthz` and `/readyz`, and nothing else, are served in the clear as well, for probes that have no
+    certificate; empty: nowhere. auth: `keys` asks every caller for a key of `keys`; `open` asks nobody, on loopback
     only. workers: name to gRPC target. models: the public catalogue; a worker that none of them names is listed by
-    itself (its own ListModels). timeout: seconds a request may take in all, unless it says otherwise itself
-    (`x-request-timeout`, `grpc-timeout`), which it may up to max_timeout. keep_alive_interval: seconds of silence
-    before a comment is sent on a stream. stall_timeout: seconds for which a client may read nothing of its answer.
-    breaker: when targets are rested. retries: how many more may be asked. head_timeout: seconds that a connection may
-    stand without a request whose head is whole. body_timeout: seconds for which a client may send nothing of a body
-    that it has begun; all of it has `timeout`. max_connections: how many clients may be connected. After SIGTERM:
-    drain_delay seconds of going on while `/readyz` says no, then drain_timeout for open answers to finish. reuse_port:
-    lets several gateways share the port. max_body_bytes: the largest request body; max_header_bytes: the longest
-    request line, and the longest header. max_tools: how many tools a request may offer. max_requests: how many are
-    served at once. max_message_bytes: the largest gRPC message taken from a worker. catalogue_interval: seconds between
-    two looks at the workers' own lists. database: where accounts, their keys, models and agents are kept,
-    `sqlite:///FILE` or `postgresql://USER@HOST/NAME` (its password in PGPASSWORD); empty: there are none. admin: the
-    API that makes accounts and keys. directory: how fast changes of them are known. ledger: what is kept of requests;
-    prices: what their tokens cost, in units of currency. sessions: what is kept of them. grpc: where their events are
-    served over gRPC too; empty: nowhere. metrics: where Prometheus finds `/metrics`; empty: nowhere. access_log:
-    whether each request has a line in the log. traces: where spans of requests go; absent: nowhere.
+    itself (its own ListModels). cors: which pages in browsers may call. timeout: seconds a request may take in all,
+    unless it says otherwise itself (`x-request-timeout`, `grpc-timeout`), which it may up to max_timeout.
+    keep_alive_interval: seconds of silence before a comment is sent on a stream. stall_timeout: seconds for which a
+    client may read nothing of its answer. breaker: when targets are rested. retries: how many more may be asked.
+    head_timeout: seconds that a connection may stand without a request whose head is whole. body_timeout: seconds
+    for which a client may send nothing of a body that it has begun; all of it has `timeout`. max_connections: how
+    many clients may be connected. After SIGTERM: drain_delay seconds of going on while `/readyz` says no, then
+    drain_timeout for open answers to finish. reuse_port: lets several gateways share the port. max_body_bytes: the
+    largest request body; max_header_bytes: the longest request line, and the longest header. max_tools: how many
+    tools a request may offer. max_requests: how many are served at once. max_message_bytes: the largest gRPC
+    message taken from a worker. catalogue_interval: seconds between two looks at the workers' own lists. database:
+    where accounts, their keys, models and agents are kept, `sqlite:///FILE` or `postgresql://USER@HOST/NAME` (its
+    password in PGPASSWORD); empty: there are none. admin: the API that makes accounts and keys. directory: how fast
+    changes of them are known. redis: `redis://HOST:PORT` (its password in REDIS_PASSWORD), by which several
+    gateways count limits and tell of sessions together; empty: each by itself. limits: how limits are kept. ledger:
+    what is kept of requests; prices: what their tokens cost, in units of currency. sessions: what is kept of them.
+    grpc: where their events are served over gRPC too; empty: nowhere. metrics: where Prometheus finds `/metrics`;
+    empty: nowhere. log_level: the least that is written; log_format: as lines of text or as objects of JSON.
+    access_log: whether each request has a line in the log. traces: where spans of requests go; absent: nowhere.
     """
 
     listen: str = "127.0.0.1:8080"

@@ -12,6 +12,7 @@ import uvloop
 from trestle import findings, logs, traces
 from trestle.config import ConfigError, load
 from trestle.files import connections
+from trestle.schema import schema
 from trestle.supervise import divided, share, shifted
 from trestle.tls import ServerFiles
 from worker import registry
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     """options: as `worker.__main__` has them. Returns the exit status."""
     if options.schema:
         settings_class = settings_type({name: registry.family(name) for name in registry.names()})
-        print(msgspec.json.format(msgspec.json.encode(msgspec.json.schema(settings_class))).decode())
+        print(schema(settings_class).decode())
         return 0
     if options.parameters:
         print(table((name, registry.family(name).params) for name in registry.names()), end="")

@@ -22,7 +22,7 @@ Fate: TypeAlias = Literal["honoured", "forwarded", "translated", "ignored", "rej
 
 
 class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One provider endpoint, as configured. A family adds keys of its own by a subclass.
+    """One provider endpoint, as configured. A family may have keys of its own beside these.
 
     base_url: without a trailing slash. credential_env: the environment variable that holds our credential; empty
     means the endpoint wants none. headers: sent with each request. Timeouts in seconds: connect_timeout to a

@@ -27,16 +27,17 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     listen: where gRPC is served. tls: with which certificate; absent: in the clear. callers: who may call; absent:
     whoever can. insecure: lets it listen off loopback with neither, on a network that is trusted. health: where
-    grpc.health.v1, and nothing else, is served in the clear, for probes that speak no TLS; empty: nowhere. log_calls:
-    which calls have a line in the log, with caller and usage: those of callers that are no gateways (a gateway keeps
-    account itself), all, or none. metrics: where Prometheus finds `/metrics`; empty: nowhere. traces: where spans of
-    calls go; absent: nowhere. name: what the gateway calls this worker (absent: its family), and seal_key_envs: the
+    grpc.health.v1, and nothing else, is served in the clear, for probes that speak no TLS; empty: nowhere.
+    log_calls: which calls have a line in the log, with caller and usage: those of callers that are no gateways (a
+    gateway keeps account itself), all, or none. log_level: the least that is written; log_format: as lines of text
+    or as objects of JSON. metrics: where Prometheus finds `/metrics`; empty: nowhere. traces: where spans of calls
+    go; absent: nowhere. name: what the gateway calls this worker (absent: its family), and seal_key_envs: the
     environment variables of the private keys that credentials of accounts are sealed for, the newest first
     (docs/accounts.md). max_message_bytes: the largest request taken; max_calls: how many calls are served at once.
     max_connection_age: seconds after which a connection, give or take a tenth, takes no new calls, so that callers
-    connect anew, also to replicas that have come since (zero: never); max_connection_age_grace: seconds that its open
-    calls have then (zero: as long as they take). After SIGTERM: drain_delay seconds of going on while health says
-    NOT_SERVING, then drain_timeout for open calls to finish.
+    connect anew, also to replicas that have come since (zero: never); max_connection_age_grace: seconds that its
+    open calls have then (zero: as long as they take). After SIGTERM: drain_delay seconds of going on while health
+    says NOT_SERVING, then drain_timeout for open calls to finish.
     """
 
     listen: str = "127.0.0.1:50051"

@@ -21,9 +21,9 @@ class UnreachableError(Exception):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False, omit_defaults=True):
-    """What one key, or one account, may use; zero: as much as it likes. concurrent: requests at a time. Minutes slide:
-    a minute's worth may be used at once, and comes back evenly. Days and months are those of UTC. cost: in units of
-    gateway.currency."""
+    """What one key, or one account, may use; zero: as much as it likes. requests_per_minute, tokens_per_minute: a
+    minute's worth may be used at once, and comes back evenly. concurrent: requests at a time. tokens_per_day,
+    tokens_per_month, cost_per_day, cost_per_month: of days and months in UTC; cost in units of gateway.currency."""
 
     requests_per_minute: Count = 0
     tokens_per_minute: Count = 0

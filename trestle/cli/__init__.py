@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return doctor.doctor(options.config, ask=options.ask, as_json=options.json)
             case "config check":
                 return services.check(options.config)
+            case "config reference":
+                return services.reference()
             case _:
                 return services.schema()
     except ConfigError as error:
@@ -74,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(command)
     command = config.add_parser("schema", help="print the JSON Schema of the file")
     command.set_defaults(command="config schema")
+    command = config.add_parser("reference", help="print a page of every key of the file")
+    command.set_defaults(command="config reference")
     return parser
 
 

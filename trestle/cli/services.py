@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trestle.cli.plan import families
+from trestle.cli.reference import page
 from trestle.config import PARTS, ConfigError, read
 
 
@@ -23,19 +24,36 @@ def check(config: Path) -> int:
 
 
 def schema() -> int:
-    """Prints one JSON Schema of the whole file, put together from the services' own."""
+    """Prints the JSON Schema of the whole file."""
+    whole = _whole()
+    if whole is not None:
+        print(json.dumps(whole, indent=2, ensure_ascii=False))
+    return 1 if whole is None else 0
+
+
+def reference() -> int:
+    """Prints docs/configuration.md."""
+    whole = _whole()
+    if whole is not None:
+        print(page(whole), end="")
+    return 1 if whole is None else 0
+
+
+def _whole() -> dict[str, Any] | None:
+    """One JSON Schema of the whole file, put together from the services' own; None where one of them failed, and said
+    why."""
     definitions: dict[str, Any] = {}
     properties: dict[str, Any] = {}
     for part in PARTS:
         answer = _run(part, "--schema", stdout=subprocess.PIPE)
         if answer.returncode:
-            return 1
+            return None
         document = json.loads(answer.stdout)
         for name, definition in document.pop("$defs", {}).items():
             if definitions.setdefault(name, definition) != definition:
                 raise ConfigError(f"both services have a {name}, and they differ")
         properties[part] = document
-    whole = {
+    return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The configuration file of Trestle",
         "type": "object",
@@ -43,8 +61,6 @@ def schema() -> int:
         "additionalProperties": False,
         "$defs": dict(sorted(definitions.items())),
     }
-    print(json.dumps(whole, indent=2, ensure_ascii=False))
-    return 0
 
 
 def _run(*arguments: str, stdout: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -21,12 +21,7 @@ EFFORTS: Final = ("low", "medium", "high", "xhigh", "max")
 
 
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
-    """thinking: how it is asked for: not at all, with a budget of tokens, or adaptive. thinking_off: how it is kept
-    off: by not asking, by an explicit `disabled` or `between_tools`, or never. thinking_text: whether its text comes
-    only when asked for. efforts: the words of `output_config.effort` it knows. sampling: whether temperature and top_p
-    are taken both, one at a time, or not. forced_tools: whether a call can be forced. native_json: whether it has
-    `output_config.format` and strict tools. max_tokens: what an answer is limited to when the client says nothing.
-    """
+    """What a model takes, each as in `TraitsPatch`."""
 
     thinking: Thinking = "budget"
     thinking_off: ThinkingOff = "default"
@@ -39,8 +34,14 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TraitsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings for models whose name begins with a given text: what is set here wins over `Traits` as told from the
-    name."""
+    """What models take whose name begins with a given text; what is absent is told from the name.
+
+    thinking: how it is asked for: not at all, with a budget of tokens, or adaptive. thinking_off: how it is kept
+    off: by not asking, by an explicit `disabled` or `between_tools`, or never. thinking_text: whether its text comes
+    only when asked for. efforts: the words of `output_config.effort` it knows. sampling: whether temperature and top_p
+    are taken both, one at a time, or not. forced_tools: whether a call can be forced. native_json: whether it has
+    `output_config.format` and strict tools. max_tokens: what an answer is limited to when the client says nothing.
+    """
 
     thinking: Thinking | None = None
     thinking_off: ThinkingOff | None = None

@@ -17,12 +17,7 @@ Thinking: TypeAlias = Literal["none", "budget", "level"]
 
 
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
-    """thinking: how it is asked for: not at all, with a budget of tokens, or with a level. budget: the least and the
-    most tokens. thinking_off: whether a budget of 0 is taken. levels: those it knows, from the least. seals: whether
-    the first call of a step must come back with a thought signature. json_with_tools: whether an answer in JSON may be
-    asked for beside tools. media_results: whether the result of a call may hold images. validated_calls: whether it
-    has the mode VALIDATED, which holds calls to their schema without forcing one.
-    """
+    """What a model takes, each as in `TraitsPatch`."""
 
     thinking: Thinking = "none"
     budget: tuple[int, int] = (1, 24576)
@@ -35,8 +30,14 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TraitsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings for models whose name begins with a given text: what is set here wins over `Traits` as told from the
-    name."""
+    """What models take whose name begins with a given text; what is absent is told from the name.
+
+    thinking: how it is asked for: not at all, with a budget of tokens, or with a level. budget: the least and the
+    most tokens. thinking_off: whether a budget of 0 is taken. levels: those it knows, from the least. seals: whether
+    the first call of a step must come back with a thought signature. json_with_tools: whether an answer in JSON may be
+    asked for beside tools. media_results: whether the result of a call may hold images. validated_calls: whether it
+    has the mode VALIDATED, which holds calls to their schema without forcing one.
+    """
 
     thinking: Thinking | None = None
     budget: tuple[int, int] | None = None
