@@ -40,7 +40,7 @@ class Bridge:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def bridge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bridge]:
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bridge]:
     folder = tmp_path_factory.mktemp("limits")
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(ScriptedUpstream())
@@ -67,6 +67,13 @@ async def bridge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Brid
             await gateway("crowded", {}, max_calls=1, queue=0),
             worker.address,
         )
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def bridge(running: Bridge) -> AsyncIterator[Bridge]:
+    """At a test's end its upstream must have been asked for all that it had to say."""
+    yield running
+    assert not running.upstream.forget(), "replies that nobody asked for"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
