@@ -26,6 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
     parser.add_argument("--listen", metavar="ADDR", help="instead of gateway.listen; port 0 takes a free one")
+    parser.add_argument("--metrics", metavar="ADDR", help="where there is no gateway.metrics")
     parser.add_argument("--workers", metavar="NAMES", help="only these of gateway.workers, with commas between")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="so many of them, on one port")
     parser.add_argument("--doctor", action="store_true", help="look at all that it needs (`trestle doctor`), and exit")
@@ -52,6 +53,8 @@ def _several(options: argparse.Namespace) -> int:
     part = read(options.config).get("gateway") or {}
     with _port(options.listen or str(part.get("listen", "127.0.0.1:8080"))) as listen:
         command = ["gateway", "--config", str(options.config), "--listen", listen]
+        if options.metrics:
+            command += ["--metrics", options.metrics]
         if options.workers is not None:
             command += ["--workers", options.workers]
         return supervise(command, options.processes, part, service="gateway")

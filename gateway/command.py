@@ -71,6 +71,8 @@ def _read(options: argparse.Namespace) -> GatewaySettings:
     settings = load(options.config, "gateway", GatewaySettings)
     if options.listen:
         settings = msgspec.structs.replace(settings, listen=options.listen)
+    if options.metrics and not settings.metrics:
+        settings = msgspec.structs.replace(settings, metrics=options.metrics)
     if options.workers is not None:
         settings = only_workers(settings, [name for name in options.workers.split(",") if name])
     check(settings)

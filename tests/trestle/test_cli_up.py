@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support import services
 from support.upstream import PATIENCE, Gate, Reply, ScriptedUpstream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,9 +250,25 @@ async def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
         assert gone(children)
 
 
-async def test_a_terminal_is_shown_how_they_are(tmp_path: Path) -> None:
-    file = tmp_path / "trestle.yaml"
-    config = {"gateway": {"auth": "open", "listen": "127.0.0.1:0", "workers": {"echo": f"127.0.0.1:{free_port()}"}}}
+class Terminal:
+    """`trestle up` in a terminal."""
+
+    def __init__(self, process: asyncio.subprocess.Process, terminal: int) -> None:
+        self.process = process
+        self._terminal = terminal
+
+    async def until(self, words: str) -> str:
+        """Reads until it shows so, from what it showed when this was asked last; returns what came since."""
+        new = ""
+        async with asyncio.timeout(PATIENCE):
+            while words not in new:
+                new += (await asyncio.to_thread(os.read, self._terminal, 4096)).decode()
+        return new
+
+
+@asynccontextmanager
+async def terminal(folder: Path, config: Mapping[str, Any]) -> AsyncIterator[Terminal]:
+    file = folder / "trestle.yaml"
     file.write_text(json.dumps(config), encoding="utf-8")
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
@@ -264,19 +281,44 @@ async def test_a_terminal_is_shown_how_they_are(tmp_path: Path) -> None:
         start_new_session=True,
     )
     os.close(theirs)
-    seen = ""
-
-    async def until(words: str) -> None:
-        nonlocal seen
-        async with asyncio.timeout(PATIENCE):
-            while words not in seen:
-                seen += (await asyncio.to_thread(os.read, ours, 4096)).decode()
-
-    await until("Ctrl-C stops it.")
-    await until("echo ok")
-    assert "\r\033[Kup " in seen
+    shown = Terminal(process, ours)
+    yield shown
     process.send_signal(signal.SIGTERM)
-    await until("stopping")
+    await shown.until("stopping")
     async with asyncio.timeout(PATIENCE):
         assert await process.wait() == 0
     os.close(ours)
+
+
+async def test_a_terminal_is_shown_how_they_are(tmp_path: Path) -> None:
+    gate = Gate()
+    first = CHUNK % b'{"index":0,"delta":{"content":"Good day."},"finish_reason":"stop"}'
+    async with ScriptedUpstream() as upstream, terminal(tmp_path, configured(upstream)) as shown:
+        base = (await shown.until("Ctrl-C stops it.")).partition("serves ")[2].split()[0]
+        assert "\r\033[Kup " in await shown.until("0 open  openai ok")
+        upstream.will(Reply.sse(first, gate, b"data: [DONE]\n\n"))
+        body = {"model": "scripted-model", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+        url = f"{base}/v1/chat/completions"
+        async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+            await answer.content.readuntil(b"Good ")
+            await shown.until("1 open  openai ok")
+            gate.set()
+            assert (await answer.content.read()).endswith(b"data: [DONE]\n\n")
+        await shown.until("0 open  openai ok")
+
+
+async def test_a_terminal_is_shown_who_is_gone_and_who_is_back(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"config": {"worker": {}}, "folder": tmp_path}
+    elsewhere = await services.start("worker", "worker", "echo", **options)
+    try:
+        # Of an address like this it does not know that it is this machine's own.
+        workers = {"echo": f"ipv4:{elsewhere.address}"}
+        config = {"gateway": {"auth": "open", "listen": "127.0.0.1:0", "workers": workers}}
+        async with terminal(tmp_path, config) as shown:
+            await shown.until("echo ok")
+            await elsewhere.kill()
+            await shown.until("echo DOWN")
+            elsewhere = await services.start("worker", "worker", "echo", listen=elsewhere.address, **options)
+            await shown.until("echo ok (back for ")
+    finally:
+        await elsewhere.stop()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from typing import Final
 
-from trestle.cli.http import GatewayError, request
+from trestle.cli.http import GatewayError, open_streams, workers
 
 _EVERY: Final = 2.0
 _PATIENCE: Final = 5.0
@@ -25,6 +25,8 @@ class Status:
         self.live = sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._shown = ""
         self._began = time.monotonic()
+        self._down: set[str] = set()
+        self._back: dict[str, float] = {}
 
     def say(self, line: str) -> None:
         """A line of a service."""
@@ -34,17 +36,33 @@ class Status:
             with contextlib.suppress(OSError):  # a disk that is full is no reason to end
                 print(line, flush=True)
 
-    async def follow(self, base: str) -> None:
-        """Draws the last line anew from time to time; for ever. base: the gateway's URL."""
+    async def follow(self, base: str, others: Mapping[str, str]) -> None:
+        """Draws the last line anew from time to time; for ever. base: the gateway's URL. others: where else it listens,
+        as for `metrics`."""
         while self.live:
+            said = [f"up {_since(time.monotonic() - self._began)}"]
             try:
-                with await asyncio.to_thread(request, f"{base}/readyz", "", timeout=_PATIENCE) as answer:
-                    known = json.load(answer)
-                said = "  ".join(f"{name} {'ok' if serves else 'DOWN'}" for name, serves in known["workers"].items())
-            except (GatewayError, OSError, ValueError, KeyError) as error:
-                said = str(error)
-            self._draw(f"up {_since(time.monotonic() - self._began)}  {said}")
+                serving = await asyncio.to_thread(workers, base, _PATIENCE)
+                if "metrics" in others:
+                    count = await asyncio.to_thread(open_streams, f"http://{others['metrics']}", _PATIENCE)
+                    said.append(f"{count} open")
+            except GatewayError as error:
+                said.append(str(error))
+            else:
+                said += [self._worker(name, serves) for name, serves in serving.items()]
+            self._draw("  ".join(said))
             await asyncio.sleep(_EVERY)
+
+    def _worker(self, name: str, serves: bool) -> str:
+        now = time.monotonic()
+        if not serves:
+            self._down.add(name)
+            self._back.pop(name, None)
+            return f"{name} DOWN"
+        if name in self._down:
+            self._down.discard(name)
+            self._back[name] = now
+        return f"{name} ok (back for {_since(now - self._back[name])})" if name in self._back else f"{name} ok"
 
     def end(self) -> None:
         """Nothing is drawn after this."""

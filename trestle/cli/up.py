@@ -52,10 +52,11 @@ class _Over(Exception):
 
 
 class _Service:
-    """One service's process. ended: its exit status, once it has one."""
+    """One service's process. ended: its exit status, once it has one. others: where it listens for what else."""
 
     def __init__(self, name: str, process: Process, status: Status) -> None:
         self.name = name
+        self.others: dict[str, str] = {}
         self._process = process
         self._status = status
         self._listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -83,10 +84,12 @@ class _Service:
         logged = None if self._process.stderr is None else asyncio.create_task(self._pass_on(self._process.stderr))
         async for line in self._process.stdout:
             text = line.decode(errors="replace").rstrip("\n")
+            what, _, address = text.rpartition(_LISTENING)
             if text.startswith(_LISTENING) and not self._listening.done():
-                self._listening.set_result(text.removeprefix(_LISTENING))
-            else:
-                self._status.say(text)
+                self._listening.set_result(address)
+                continue
+            self.others[what.rstrip()] = address
+            self._status.say(text)
         if logged is not None:
             await logged
         return await self._process.wait()
@@ -132,12 +135,14 @@ class _Supervisor:
             for service in self._workers:
                 await self._unless_over(service.address())
             names = ",".join([*workers.here, *workers.elsewhere])
-            choices = ("--workers", names, *(("--listen", listen) if listen else ()))
+            choices = ["--workers", names, *(("--listen", listen) if listen else ())]
+            if self._status.live:
+                choices += ["--metrics", "127.0.0.1:0"]  # for the last line
             gateway = await _Service.start(self._status, "gateway", "gateway", "--config", str(config), *choices)
             self._gateway.append(gateway)
             base = _url(await self._unless_over(gateway.address()), is_encrypted(document))
             await self._unless_over(_report(base, document, workers))
-            drawn = asyncio.create_task(self._status.follow(base))
+            drawn = asyncio.create_task(self._status.follow(base, gateway.others))
             try:
                 await self._unless_over(loop.create_future())
             finally:
