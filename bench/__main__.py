@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -69,6 +70,9 @@ def main() -> int:
     parser.add_argument(
         "--recorded", action="store_true", help="with metrics in both services and the ledger, in SQLite"
     )
+    parser.add_argument(
+        "--litellm", type=Path, metavar="COMMAND", help="also through LiteLLM's proxy: the `litellm` of its environment"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure and run there")
     options = parser.parse_args()
     length = QUICK if options.quick else FULL
@@ -77,7 +81,7 @@ def main() -> int:
     facts = about()
     print("\n".join(f"{name}: {fact}" for name, fact in facts.items()))
     try:
-        runs = measure_all(chosen, length, rounds, recorded=options.recorded)
+        runs = measure_all(chosen, length, rounds, recorded=options.recorded, litellm=options.litellm)
     except (LostError, StartError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -92,28 +96,52 @@ def main() -> int:
 
 
 def measure_all(
-    chosen: Mapping[str, Scenario], length: Length, rounds: int, *, recorded: bool = False
+    chosen: Mapping[str, Scenario],
+    length: Length,
+    rounds: int,
+    *,
+    recorded: bool = False,
+    litellm: Path | None = None,
 ) -> dict[tuple[str, str], list[Measured]]:
     """Every scenario through every way in turn, so that a slow minute of the machine does not fall on one of them; as
-    often as there are rounds. recorded: as in `services.ways`. Raises `LostError`, `StartError`."""
+    often as there are rounds. recorded, litellm: as in `services.ways`; what LiteLLM loses is told, and has no figure.
+    Raises `LostError`, `StartError`."""
     runs: dict[tuple[str, str], list[Measured]] = {}
+    lost: set[tuple[str, str]] = set()
     models = list(dict.fromkeys(scenario.model(length) for scenario in chosen.values()))
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as scratch,
-        ways(Path(scratch), models, recorded=recorded) as open_ways,
+        ways(Path(scratch), models, recorded=recorded, litellm=litellm) as open_ways,
     ):
         for number, (name, scenario), way in itertools.product(range(rounds), chosen.items(), open_ways):
-            if not scenario.ways or way.name in scenario.ways:
-                measured = _run_one(number, name, way, scenario.job(way, length))
-                runs.setdefault((name, way.name), []).append(measured)
+            if (scenario.ways and way.name not in scenario.ways) or (name, way.name) in lost:
+                continue
+            try:
+                measured = _run_one(number, name, way, scenario.job(way, _fitting(length, way)))
+            except LostError as error:
+                if way.name != "litellm":
+                    raise
+                print(f"bench: {error}", file=sys.stderr)
+                lost.add((name, way.name))
+                runs.pop((name, way.name), None)
+                continue
+            runs.setdefault((name, way.name), []).append(measured)
     return runs
+
+
+def _fitting(length: Length, way: Way) -> Length:
+    """Longer for who answers so much slower that a window would hold next to nothing."""
+    return replace(length, seconds=4 * length.seconds) if way.name == "litellm" else length
 
 
 def _run_one(number: int, name: str, way: Way, job: Job) -> Measured:
     if sys.stderr.isatty():
         print(f"\rround {number + 1}: {name} through {way.name:20}", end="", file=sys.stderr, flush=True)
     try:
-        return run(job)
+        measured = run(job)
+        if job.shape == "closed" and not measured.answers:
+            raise LostError("no answer was whole within the window")
+        return measured
     except LostError as error:
         raise LostError(f"{name} through {way.name}: {error}") from None
 

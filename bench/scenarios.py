@@ -62,7 +62,7 @@ def _paced(length: Length) -> Mapping[str, Any]:
     }
 
 
-_PARTIES: Final = ("proxy", "trestle")
+_PARTIES: Final = ("proxy", "trestle", "litellm")
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "request": Scenario("non-stream request", lambda _: {"shape": "closed"}),
     "setup": Scenario("stream of one chunk", lambda _: {"shape": "closed", "stream": True}, _PARTIES),

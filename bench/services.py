@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import selectors
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _START_SECONDS: Final = 30.0
+_SLOW_START_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 10.0
 KEY: Final = "sk-bench-3f9d2c71"
 """Which the gateway of a run asks for."""
@@ -67,11 +71,14 @@ def _port(process: subprocess.Popen[bytes], name: str, log: Path) -> int:
 
 
 @contextlib.contextmanager
-def ways(scratch: Path, models: list[str], *, recorded: bool = False) -> Iterator[list[Way]]:
+def ways(
+    scratch: Path, models: list[str], *, recorded: bool = False, litellm: Path | None = None
+) -> Iterator[list[Way]]:
     """All that this project needs, started: the upstream itself, the floor, and our gateway with a worker.
 
     scratch: an empty directory for configuration and logs. models: the names that will be asked for. recorded: both
-    services have their metrics, and the gateway its ledger, in SQLite. Raises `StartError`.
+    services have their metrics, and the gateway its ledger, in SQLite. litellm: the command of LiteLLM's proxy, which
+    is then one more way. Raises `StartError`.
     """
     with contextlib.ExitStack() as stack:
 
@@ -95,7 +102,47 @@ def ways(scratch: Path, models: list[str], *, recorded: bool = False) -> Iterato
                 {"upstream": upstream, "worker": worker, "gateway": gateway},
                 {"authorization": f"Bearer {KEY}"},
             ),
+            *([stack.enter_context(_litellm(litellm, scratch, models, upstream, upstream_port))] if litellm else ()),
         ]
+
+
+@contextlib.contextmanager
+def _litellm(command: Path, scratch: Path, models: list[str], upstream: int, upstream_port: int) -> Iterator[Way]:
+    """LiteLLM's proxy as it is run in earnest: one process, one key, no database."""
+    provider = {"api_base": f"http://127.0.0.1:{upstream_port}/v1", "api_key": "none"}
+    file = scratch / "litellm.yaml"
+    listed = [{"model_name": name, "litellm_params": {"model": f"openai/{name}", **provider}} for name in models]
+    file.write_text(json.dumps({"model_list": listed, "general_settings": {"master_key": KEY}}))  # JSON is YAML
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    quiet = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    listen = ["--host", "127.0.0.1", "--port", str(port)]
+    arguments = [str(command), "--config", str(file), *listen, "--telemetry", "False"]
+    log = scratch / "litellm.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            arguments, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=scratch, env={**os.environ, **quiet}
+        ) as process,
+    ):
+        try:
+            _wait_for(port, process, log)
+            watch = {"upstream": upstream, "litellm": process.pid}
+            yield Way("litellm", port, watch, {"authorization": f"Bearer {KEY}"})
+        finally:
+            process.kill()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + _SLOW_START_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise StartError(f"litellm does not serve: {log.read_text(errors='replace')[-2000:]}")
 
 
 def _recording(scratch: Path) -> dict[str, dict[str, object]]:
