@@ -38,7 +38,10 @@ class WorkerServiceStub:
     x-request-id                 the caller's id of the request, passed on to the upstream and the logs
     x-trestle-strict             "true": a parameter the family ignores is INVALID_ARGUMENT
     x-trestle-attempts-left      "0": the worker may retry by itself; more: other targets wait, so it does not
+    x-trestle-flush-interval     seconds for which pieces of a stream may gather before they are sent
     x-account-id, x-session-id, x-client-id
+    for whom; from gateways alone, and so is:
+    x-trestle-credential-bin     an account's own credential, sealed for this worker
     Initial metadata of the answer, each sent when there is something to say, with the answer's beginning:
     x-trestle-ignored-params     names of the parameters the family ignored, with commas between
     x-trestle-attempts           how often the upstream was asked, where that was more than once
@@ -86,7 +89,10 @@ class WorkerServiceServicer:
     x-request-id                 the caller's id of the request, passed on to the upstream and the logs
     x-trestle-strict             "true": a parameter the family ignores is INVALID_ARGUMENT
     x-trestle-attempts-left      "0": the worker may retry by itself; more: other targets wait, so it does not
+    x-trestle-flush-interval     seconds for which pieces of a stream may gather before they are sent
     x-account-id, x-session-id, x-client-id
+    for whom; from gateways alone, and so is:
+    x-trestle-credential-bin     an account's own credential, sealed for this worker
     Initial metadata of the answer, each sent when there is something to say, with the answer's beginning:
     x-trestle-ignored-params     names of the parameters the family ignored, with commas between
     x-trestle-attempts           how often the upstream was asked, where that was more than once
@@ -172,7 +178,10 @@ class WorkerService:
     x-request-id                 the caller's id of the request, passed on to the upstream and the logs
     x-trestle-strict             "true": a parameter the family ignores is INVALID_ARGUMENT
     x-trestle-attempts-left      "0": the worker may retry by itself; more: other targets wait, so it does not
+    x-trestle-flush-interval     seconds for which pieces of a stream may gather before they are sent
     x-account-id, x-session-id, x-client-id
+    for whom; from gateways alone, and so is:
+    x-trestle-credential-bin     an account's own credential, sealed for this worker
     Initial metadata of the answer, each sent when there is something to say, with the answer's beginning:
     x-trestle-ignored-params     names of the parameters the family ignored, with commas between
     x-trestle-attempts           how often the upstream was asked, where that was more than once

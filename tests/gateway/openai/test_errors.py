@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import grpc
 import pytest
+from google.rpc import code_pb2
+from support.services import ROOT
 
 from gateway.openai.errors import error_answer, error_body, http_status, model_not_found, refusal
-from trestle.errors import CallError, Reason
+from trestle.errors import STATUS, CallError, Reason
 
 # reason -> HTTP status, type, code
 TABLE: dict[Reason, tuple[int, str, str | None]] = {
@@ -68,6 +71,16 @@ def test_each_reason(reason: Reason, expected: tuple[int, str, str | None]) -> N
     error = error_of(answer.body)
     assert (answer.status, error["type"], error["code"]) == expected
     assert (error["message"], error["param"]) == ("It failed.", "n")
+
+
+def test_the_contracts_page_says_the_same() -> None:
+    rows = re.findall(
+        r"^\| `([A-Z_]+)` \| ([A-Z_]+) \| (\d+) \| `(\w+)` \| (?:`(\w+)`)? ?\|$",
+        (ROOT / "docs" / "contract.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    told = {Reason(reason): (grpc, int(http), kind, code or None) for reason, grpc, http, kind, code in rows}
+    assert told == {reason: (code_pb2.Code.Name(STATUS[reason]), *expected) for reason, expected in TABLE.items()}
 
 
 @pytest.mark.parametrize(("status", "expected"), FOREIGN.items())
