@@ -98,6 +98,51 @@ def test_thinking_and_audio() -> None:
     assert told["content"] is None
 
 
+def test_thoughts_and_calls_that_are_sealed() -> None:
+    sealed = chat_pb2.ReasoningEnd(signature="s", sealed_by="anthropic")
+    told = message(
+        Chunk(reasoning="H"),
+        Chunk(reasoning="m"),
+        Chunk(reasoning_end=sealed),
+        Chunk(text="a"),
+        Chunk(reasoning_end=chat_pb2.ReasoningEnd(redacted=b"\x01\x02")),
+        call(id="c", name="f", kind=chat_pb2.TOOL_KIND_FUNCTION, signature="t", sealed_by="gemini"),
+    )
+    assert told["reasoning_content"] == "Hm"
+    assert told["reasoning_blocks"] == [
+        {"index": 0, "text": "Hm", "position": 0, "signature": "s", "by": "anthropic"},
+        {"index": 1, "text": "", "position": 1, "redacted": "AQI="},
+    ]
+    assert told["tool_calls"][0]["seal"] == {"by": "gemini", "signature": "t"}
+
+
+def test_thoughts_that_are_hidden_have_no_text() -> None:
+    told = message(Chunk(reasoning_end=chat_pb2.ReasoningEnd(redacted=b"\x01")), Chunk(text="a"))
+    assert "reasoning_content" not in told
+    assert told["reasoning_blocks"] == [{"index": 0, "text": "", "position": 0, "redacted": "AQ=="}]
+
+
+def test_what_a_request_is_charged_and_logged_by() -> None:
+    """The characters of all that was generated, the first choice's finish, the model that answers."""
+    fold = ChatFold()
+    assert (fold.chars, fold.model, fold.finish) == (0, "", "")
+    kind = chat_pb2.TOOL_KIND_FUNCTION
+    fold.feed([STARTED, Chunk(text="ab"), Chunk(choice=1, refusal="c"), Chunk(reasoning="def")])
+    fold.feed([call(id="id", name="gh", arguments="{}", kind=kind), finish(chat_pb2.FINISH_REASON_STOP, choice=1)])
+    assert (fold.chars, fold.model, fold.finish) == (10, "m", "")
+    fold.feed([finish(chat_pb2.FINISH_REASON_LENGTH)])
+    fold.close()
+    assert (fold.chars, fold.finish) == (10, "length")
+
+
+def test_logprobs_of_an_answer_in_one_piece() -> None:
+    tokens = [chat_pb2.TokenLogprob(token=text, logprob=-1.0) for text in "ab"]
+    chunks = [Chunk(text=each.token, logprobs=chat_pb2.Logprobs(content=[each])) for each in tokens]
+    (choice,) = encode(STARTED, *chunks, finish())["choices"]
+    assert [each["token"] for each in choice["logprobs"]["content"]] == ["a", "b"]
+    assert choice["logprobs"]["refusal"] is None
+
+
 def test_extras_stand_at_their_level_and_never_in_place_of_ours() -> None:
     chunk = Chunk(
         text="a",

@@ -11,7 +11,16 @@ import pytest
 from google.rpc import code_pb2
 from support.services import ROOT
 
-from gateway.openai.errors import error_answer, error_body, http_status, model_not_found, refusal
+from gateway.openai.errors import (
+    UNFINISHED,
+    conflict,
+    error_answer,
+    error_body,
+    http_status,
+    model_not_found,
+    not_found,
+    refusal,
+)
 from trestle.errors import STATUS, CallError, Reason
 
 # reason -> HTTP status, type, code
@@ -136,3 +145,26 @@ def test_what_never_became_a_call() -> None:
     error = error_of(answer.body)
     assert (answer.status, error["type"], error["code"]) == (405, "invalid_request_error", "method_not_allowed")
     assert answer.headers == {"allow": "POST"}
+
+
+def test_a_body_that_does_not_arrive_may_be_sent_again() -> None:
+    """408, which SDKs repeat: as for any other that comes too late, but for the status."""
+    assert http_status(CallError(Reason.INVALID_REQUEST, "Where is it?", code=UNFINISHED)) == 408
+
+
+def test_what_is_not_there_and_what_is_there_already() -> None:
+    absent, present = error_answer(not_found("agent", "x")), error_answer(conflict("name", "It is taken."))
+    told = [(answer.status, *error_of(answer.body).values()) for answer in (absent, present)]
+    assert told == [
+        (404, "There is no agent 'x'.", "not_found_error", None, "not_found"),
+        (409, "It is taken.", "conflict", "name", "conflict"),
+    ]
+
+
+def test_a_days_limit_is_not_worth_waiting_for() -> None:
+    daily = CallError(Reason.RATE_LIMITED, "Spent.", code="insufficient_quota", retry_after=9.0)
+    minute = CallError(Reason.RATE_LIMITED, "Slow.", code="rate_limit_exceeded", retry_after=9.0)
+    assert error_answer(daily).headers["x-should-retry"] == "false"
+    assert "x-should-retry" not in error_answer(minute).headers
+    upstreams = CallError(Reason.UPSTREAM_RATE_LIMITED, "Spent.", code="insufficient_quota")
+    assert "x-should-retry" not in error_answer(upstreams).headers

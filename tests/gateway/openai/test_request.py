@@ -9,6 +9,7 @@ import pytest
 from support.client import MESSAGES
 
 from gateway.openai.request import decode_chat
+from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
 
 
@@ -143,3 +144,67 @@ def test_the_last_of_two_members_of_one_name_counts() -> None:
     body = b'{"model":"m","model":"n","messages":[{"role":"user","content":"a","content":"b"}],"x":1,"x":2}'
     asked = decode_chat(body)
     assert (asked.model, asked.request.messages[0].text, asked.request.extra_json) == ("n", "b", b'{"x":2}')
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "code"),
+    [
+        ({"role": "user", "content": []}, "messages[0].content", "invalid_value"),
+        ({"role": "assistant", "content": []}, "messages[0].content", "invalid_value"),
+        ({"role": "user"}, "messages[0].content", "missing_required_parameter"),
+        ({"role": "system", "content": None}, "messages[0].content", "missing_required_parameter"),
+        ({"role": "developer"}, "messages[0].content", "missing_required_parameter"),
+    ],
+)
+def test_content_that_must_be_there(message: dict[str, Any], param: str, code: str) -> None:
+    with pytest.raises(CallError) as raised:
+        decode(messages=[message])
+    assert (raised.value.reason, raised.value.param, raised.value.code) == (Reason.INVALID_REQUEST, param, code)
+
+
+@pytest.mark.parametrize("role", ["assistant", "tool", "function"])
+def test_content_that_may_be_missing(role: str) -> None:
+    assert not decode(messages=[{"role": role, "tool_call_id": "a", "name": "f"}]).messages[0].HasField("text")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"model":"m",}',
+        b'{"a":1}\x00',
+        b'{"model":"\xff"}',
+        b'{"model":"\\ud800"}',
+        pytest.param(b'{"model":"m","x":' + b"[" * 100_000, id="nested too deeply"),
+    ],
+)
+def test_what_is_no_json_at_all(body: bytes) -> None:
+    with pytest.raises(CallError) as raised:
+        decode_chat(body)
+    error = raised.value
+    assert (error.reason, error.param, error.code) == (Reason.INVALID_REQUEST, None, "invalid_json")
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        (b"[]", None, "invalid_type"),
+        (b'"a"', None, "invalid_type"),
+        (b"{}", "model", "missing_required_parameter"),
+        (b'{"model":"m"}', "messages", "missing_required_parameter"),
+        (b'{"messages":[{"role":"user","content":"a"}]}', "model", "missing_required_parameter"),
+        (b'{"model":"","messages":[{"role":"user","content":"a"}]}', "model", "invalid_value"),
+        (b'{"model":"m","messages":[{"content":"a"}]}', "messages[0].role", "missing_required_parameter"),
+        (b'{"model":1,"messages":[]}', "model", "invalid_type"),
+        (b'{"model":"m","messages":[{"role":"user","content":"a"}],"temperature":3}', "temperature", "invalid_value"),
+        (b'{"model":"m","messages":[{"role":"user","content":"a"}],"n":"2"}', "n", "invalid_type"),
+        (b'{"model":"m","messages":[{"role":"user","content":"a"}],"store":1}', "store", "invalid_type"),
+        (b'{"model":"m","messages":[{"role":"user","content":"a"}],"metadata":"x"}', "metadata", "invalid_type"),
+        (b'{"model":"m","messages":[{"role":"user","content":"a"}],"audio":[]}', "audio", "invalid_type"),
+    ],
+)
+def test_the_field_at_fault_is_named(body: bytes, param: str | None, code: str) -> None:
+    with pytest.raises(CallError) as raised:
+        decode_chat(body)
+    assert (raised.value.reason, raised.value.param, raised.value.code) == (Reason.INVALID_REQUEST, param, code)

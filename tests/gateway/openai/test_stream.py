@@ -135,6 +135,100 @@ def test_the_legacy_call() -> None:
     assert [delta["function_call"] for delta in said] == [{"name": "f", "arguments": ""}, {"arguments": "{}"}]
 
 
+def test_the_legacy_calls_extras_stand_in_the_function() -> None:
+    legacy = chat_pb2.TOOL_KIND_LEGACY_FUNCTION
+    (said,) = deltas(call(name="f", kind=legacy, function_extra_json=b'{"name":"forged","strict":true}'))
+    assert said["function_call"] == {"name": "f", "arguments": "", "strict": True}
+
+
+def test_calls_of_one_index_in_two_choices_are_two() -> None:
+    kind = chat_pb2.TOOL_KIND_FUNCTION
+    other = Chunk(choice=1, tool_call=chat_pb2.ToolCallDelta(id="d", name="g", kind=kind))
+    said = deltas(call(id="c", name="f", kind=kind), other)
+    assert [delta["tool_calls"][0]["id"] for delta in said] == ["c", "d"]
+
+
+def test_a_call_after_text_leaves_the_content_alone() -> None:
+    said = deltas(Chunk(text="a"), call(id="c", name="f", kind=chat_pb2.TOOL_KIND_FUNCTION))
+    assert set(said[1]) == {"tool_calls"}
+
+
+def test_a_sealed_call() -> None:
+    kind = chat_pb2.TOOL_KIND_FUNCTION
+    (said,) = deltas(call(id="c", name="f", kind=kind, signature="s", sealed_by="gemini", extra_json=b'{"x":1.0}'))
+    (told,) = said["tool_calls"]
+    assert (told["seal"], told["x"]) == ({"by": "gemini", "signature": "s"}, 1.0)
+
+
+def thought(*pieces: str, choice: int = 0, **end: Any) -> list[Chunk]:
+    return [
+        *(Chunk(choice=choice, reasoning=piece) for piece in pieces),
+        Chunk(choice=choice, reasoning_end=chat_pb2.ReasoningEnd(**end)),
+    ]
+
+
+def test_sealed_thoughts_are_told_whole() -> None:
+    """Each with its own text and its place among what the answer holds, choice by choice."""
+    kind = chat_pb2.TOOL_KIND_FUNCTION
+    said = deltas(
+        *thought("H", "m", signature="s1", sealed_by="anthropic"),
+        Chunk(text="a"),
+        Chunk(text="b"),
+        *thought(redacted=b"\x01\x02"),
+        *thought("other", choice=1, signature="s2"),
+        call(index=0, id="c", name="f", kind=kind),
+        call(index=1, id="d", name="g", kind=kind),
+        *thought("x", signature="s3"),
+    )
+    assert said[0] == {"role": "assistant", "reasoning_content": "H"}
+    assert [block for delta in said for block in delta.get("reasoning_blocks", ())] == [
+        {"index": 0, "text": "Hm", "position": 0, "signature": "s1", "by": "anthropic"},
+        {"index": 1, "text": "", "position": 1, "redacted": "AQI="},
+        {"index": 0, "text": "other", "position": 0, "signature": "s2"},
+        {"index": 2, "text": "x", "position": 3, "signature": "s3"},
+    ]
+
+
+def test_a_thought_without_a_seal_ends_without_a_word() -> None:
+    encoder = begun(Chunk(reasoning="H"))
+    assert encoder.feed([Chunk(reasoning_end=chat_pb2.ReasoningEnd(sealed_by="x"))]) == b""
+    sealed = choices(encoder.feed(thought("m", signature="s")))[-1]["delta"]
+    assert sealed["reasoning_blocks"] == [{"index": 0, "text": "m", "position": 0, "signature": "s"}]
+
+
+def test_what_a_request_is_charged_and_logged_by() -> None:
+    """The characters of all that was generated, the first finish, the model that answers."""
+    encoder = ChatStreamEncoder(False)
+    assert (encoder.chars, encoder.finish, encoder.model, encoder.whole) == (0, "", "", False)
+    kind, legacy = chat_pb2.TOOL_KIND_FUNCTION, chat_pb2.TOOL_KIND_LEGACY_FUNCTION
+    padded = Chunk(text="fg", answer_extra_json=b'{"obfuscation":"x"}')
+    first = Chunk(choice=1, finish=chat_pb2.Finish(reason=chat_pb2.FINISH_REASON_LENGTH))
+    encoder.feed([STARTED, Chunk(text="a"), Chunk(text="bcde"), padded, Chunk(reasoning="h"), Chunk(refusal="ij")])
+    assert (encoder.chars, encoder.model) == (10, "m")
+    encoder.feed([call(id="c", name="f", arguments="{}", kind=kind), call(name="g", arguments="{", kind=legacy)])
+    assert encoder.chars == 15
+    encoder.feed([first, STOP])
+    assert (encoder.finish, encoder.finished) == ("length", {0, 1})
+
+
+def test_a_finish_before_the_start_is_no_whole_answer() -> None:
+    encoder = ChatStreamEncoder(False)
+    encoder.feed([STOP])
+    assert not encoder.whole
+
+
+def test_extras_without_any_content_have_a_chunk_of_their_own() -> None:
+    said = deltas(Chunk(delta_extra_json=b'{"x":1}'), Chunk(delta_extra_json=b'{"y":2}'))
+    assert said == [{"role": "assistant", "content": "", "x": 1}, {"y": 2}]
+    told = choices(begun(Chunk(text="a")).feed([Chunk(choice_extra_json=b'{"z":3}'), Chunk(answer_extra_json=b"{}")]))
+    assert [(choice["delta"], choice.get("z")) for choice in told] == [({}, 3), ({}, None)]
+
+
+def test_extras_that_are_no_object_are_left_out() -> None:
+    broken = Chunk(text="a", answer_extra_json=b"[1]", choice_extra_json=b"{", delta_extra_json=b"1")
+    assert deltas(broken) == [{"role": "assistant", "content": "a"}]
+
+
 def test_refusal_and_audio() -> None:
     said = deltas(
         Chunk(refusal="No"),
