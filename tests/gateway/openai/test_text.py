@@ -100,7 +100,7 @@ def test_what_is_set_and_what_is_absent() -> None:
 def test_a_stream(include_usage: bool) -> None:
     encoder = TextStreamEncoder(include_usage)
     assert encoder.feed([STARTED, USAGE]) == b"", "nothing is said yet"
-    assert not encoder.whole
+    assert encoder.finished == set()
     named = {"usage": None} if include_usage else {}
     data = encoder.feed([Chunk(text="Hé"), Chunk(choice=1, text="b", logprobs_json=b'{"tokens":[1.0]}')])
     assert events(data) == [
@@ -110,10 +110,10 @@ def test_a_stream(include_usage: bool) -> None:
     assert b'{"tokens":[1.0]}' in data, "byte for byte"
     (ended,) = events(encoder.feed([finish(chat_pb2.FINISH_REASON_LENGTH)]))
     assert ended == {**HEAD, "choices": [choice("", finish_reason="length")], **named}
-    assert not encoder.whole, "the other choice has no finish"
+    assert encoder.finished == {0}, "the other choice has none"
     encoder.feed([finish(choice=1)])
-    assert encoder.whole
     assert (encoder.chars, encoder.finish, encoder.model, encoder.finished) == (3, "length", "m", {0, 1})
+    assert encoder.whole
     last = events(encoder.close())
     assert last.pop() == "[DONE]"
     if include_usage:
@@ -186,3 +186,21 @@ def test_a_fingerprint_that_nobody_told_is_absent() -> None:
     told = json.loads(folded(Chunk(started=chat_pb2.Started(id="a", model="m")), Chunk(text="a"), finish()).encode())
     assert "system_fingerprint" not in told
     assert "usage" not in told
+
+
+@pytest.mark.parametrize(
+    ("chunks", "whole"),
+    [
+        ([], False),
+        ([STARTED], False),
+        ([STARTED, Chunk(text="a")], False),
+        ([finish()], False),
+        ([STARTED, finish()], True),
+        ([STARTED, Chunk(text="a"), Chunk(choice=1, text="b"), finish()], False),
+        ([STARTED, Chunk(choice=1, text="b"), finish(), finish(choice=1)], True),
+    ],
+)
+def test_whole_is_when_every_choice_has_finished(chunks: list[Chunk], whole: bool) -> None:
+    encoder = TextStreamEncoder(False)
+    encoder.feed(chunks)
+    assert (encoder.whole, folded(*chunks).whole) == (whole, whole)
