@@ -20,7 +20,6 @@ from gateway.session_service import SessionListener, SessionServicer
 from gateway.settings import NEEDS_RESTART, GatewaySettings, GatewayTls, check, endpoints
 from gateway.workers import Worker
 from trestle import logs, memory
-from trestle.config import ConfigError
 from trestle.supervise import follow_supervisor
 from trestle.tls import ServerFiles, client_files, http_context
 from trestle.traces import Tracer, TraceSettings
@@ -53,12 +52,11 @@ async def serve(settings: GatewaySettings, path: Path, read: Callable[[], Gatewa
 
 class Process:
     """Serves from a deck, and from another one when the configuration has changed: what was begun on the old deck ends
-    there. refused: whether the last reading was; what counts then is the one before."""
+    there."""
 
     def __init__(
         self, settings: GatewaySettings, parts: Parts, read: Callable[[], GatewaySettings], watch: Watch
     ) -> None:
-        self.refused = False
         self._watch = watch
         self._parts = parts
         self._read = read
@@ -101,7 +99,7 @@ class Process:
         if settings.metrics:
             others.append(f"metrics listening on {self._measure(settings.metrics)}")
         self._listing = asyncio.create_task(self._deck.catalogue.run())
-        watching = [asyncio.create_task(self._follow())]
+        watching = [asyncio.create_task(self._watch.renew(self._change_over))]
         if accounts is not None:
             accounts.ledger.start()
             watching.append(asyncio.create_task(accounts.directory.run()))
@@ -123,7 +121,7 @@ class Process:
         rows = None if ledger is None else lambda: (ledger.waiting, ledger.lost)
         resting = lambda: parts.breakers(self._deck.settings.breaker).resting()  # noqa: E731
         queues = lambda: {name: worker.waiting for name, worker in self._deck.workers.items()}  # noqa: E731
-        metrics.register(State(resting, parts.limiter, rows, lambda: self.refused, queues))
+        metrics.register(State(resting, parts.limiter, rows, lambda: self._watch.refused, queues))
         return scrape.serve("gateway.metrics", address, metrics)
 
     def _trace(self, settings: TraceSettings) -> None:
@@ -167,18 +165,6 @@ class Process:
             await worker.close()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
-
-    async def _follow(self) -> None:
-        while True:
-            await self._watch.changed()
-            try:
-                await self._change_over()
-            except ConfigError as error:
-                self.refused = True
-                log.error("the new configuration is refused, the old one stays: %s", error)
-            else:
-                self.refused = False
-                log.info("the configuration has been read anew")
 
     async def _change_over(self) -> None:
         """Raises `ConfigError`; then nothing has changed."""

@@ -1,12 +1,17 @@
-"""Tells when a service should read its configuration again: on SIGHUP, or when a file of it is another one."""
+"""A service's configuration, read again while it serves: on SIGHUP, or when a file of it is another one."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
+
+from trestle.config import ConfigError
+
+log: Final = logging.getLogger("trestle")
 
 _INTERVAL: Final = 1.0
 Stamp: TypeAlias = tuple[int, int, int, int]
@@ -27,9 +32,12 @@ class Watch:
 
     A file is another one when it was written, or replaced, or a link on the way to it leads elsewhere (so does
     Kubernetes change what it mounts from a ConfigMap); one that is gone for a moment is waited for.
+
+    refused: whether what was read last was; what counts then is what was read before.
     """
 
     def __init__(self, path: Path) -> None:
+        self.refused = False
         self._path = path
         self._known = {path: stamp(path)}
         self._asked = asyncio.Event()
@@ -52,3 +60,17 @@ class Watch:
                 self._asked.clear()
                 self._known |= there
                 return
+
+    async def renew(self, change_over: Callable[[], Awaitable[None]]) -> None:
+        """For ever. change_over: reads the files and has a service use what they say; raises `ConfigError`, and then
+        nothing has changed."""
+        while True:
+            await self.changed()
+            try:
+                await change_over()
+            except ConfigError as error:
+                self.refused = True
+                log.error("the new configuration is refused, the old one stays: %s", error)
+            else:
+                self.refused = False
+                log.info("the configuration has been read anew")

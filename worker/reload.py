@@ -9,8 +9,6 @@ from typing import Any, Final
 from msgspec import structs
 
 from trestle import logs
-from trestle.config import ConfigError
-from trestle.watch import Watch
 from worker.callers import Callers
 from worker.calls import Calls
 from worker.credentials import tokens_for
@@ -49,8 +47,8 @@ def clients_of(
 
 
 class Reload:
-    """settings: that count now. refused: whether the last reading was; what counts then is the one before. service:
-    None for a family that has no upstreams. callers: None where anybody may call."""
+    """settings: that count now. service: None for a family that has no upstreams. callers: None where anybody may
+    call."""
 
     def __init__(
         self,
@@ -62,27 +60,13 @@ class Reload:
         calls: Calls,
     ) -> None:
         self.settings = settings
-        self.refused = False
         self._family: Any = family
         self._read = read
         self._service = service
         self._callers = callers
         self._calls = calls
 
-    async def follow(self, watch: Watch) -> None:
-        """For ever."""
-        while True:
-            await watch.changed()
-            try:
-                await self._change_over()
-            except ConfigError as error:
-                self.refused = True
-                log.error("the new configuration is refused, the old one stays: %s", error)
-            else:
-                self.refused = False
-                log.info("the configuration has been read anew")
-
-    async def _change_over(self) -> None:
+    async def change_over(self) -> None:
         """Raises `ConfigError`; then nothing has changed."""
         new = self._as_far_as_now(self._read())
         known = Callers(new.callers)

@@ -63,7 +63,7 @@ async def serve(
         tracer = _trace(settings.traces, family.name, calls)
     metrics_address = ""
     if settings.metrics:
-        metrics_address = _measure(settings.metrics, family.name, calls, reload, service)
+        metrics_address = _measure(settings.metrics, family.name, calls, watch, service)
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -111,7 +111,7 @@ async def serve(
     if metrics_address:
         logs.tell(f"metrics listening on {metrics_address}")
     memory.settle()
-    following = asyncio.create_task(reload.follow(watch))
+    following = asyncio.create_task(watch.renew(reload.change_over))
     await stop.wait()
     following.cancel()
     settings = reload.settings
@@ -130,7 +130,7 @@ async def serve(
 
 
 def _measure(
-    address: str, family: str, calls: Calls, reload: Reload, service: RemoteService | None
+    address: str, family: str, calls: Calls, watch: Watch, service: RemoteService | None
 ) -> str:
     """Serves metrics from now on; returns where. What that needs is imported by who wants it."""
     from trestle import scrape  # noqa: PLC0415
@@ -140,7 +140,7 @@ def _measure(
     calls.observer = Metrics(metrics, family, calls)
     refused = "1 when the last configuration was refused, and the one before counts."
     metrics.register(Queues(lambda: {} if service is None else service.clients))
-    scrape.Now("trestle_config_refused", refused, lambda: int(reload.refused), metrics)
+    scrape.Now("trestle_config_refused", refused, lambda: int(watch.refused), metrics)
     return scrape.serve("worker.metrics", address, metrics)
 
 
