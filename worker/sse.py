@@ -73,6 +73,8 @@ class SseParser:
                     self._name = ""
             else:
                 size += self._field(line)
+                if size > self._max:
+                    self._too_large()
         self._size = size
         if rest:
             self._held.append(rest)
@@ -88,8 +90,6 @@ class SseParser:
             value = value[1:]
         if name == b"data":
             self._data.append(value)
-            if self._size + len(value) > self._max:
-                self._too_large()
             return len(line)
         if name == b"event":
             self._name = value.decode("utf-8", "replace")

@@ -91,6 +91,8 @@ def test_reads_what_a_writer_of_the_standard_writes(texts: list[str], end: str) 
         pytest.param([b"data: ", *[b"x" * 100] * 11], id="a line that never ends"),
         pytest.param([b"data: xxxxxxxxxx\n"] * 100, id="lines that never end"),
         pytest.param([b"data:xxxxxxxxxx\n"] * 100, id="lines without the blank"),
+        pytest.param([b"data:xxxxxxxxxx\n" * 100], id="lines without the blank in one read"),
+        pytest.param([b"data:xxxxxxxxxx\n" * 100 + b"\n"], id="an event of such lines in one read"),
         pytest.param([b"event: " + b"x" * (LIMIT + 1)], id="another field"),
         pytest.param([b": " + b"x" * (LIMIT + 1)], id="a comment"),
     ],
@@ -99,6 +101,40 @@ def test_an_oversized_event_is_an_error(pieces: list[bytes]) -> None:
     with pytest.raises(CallError) as caught:
         parse(*pieces)
     assert caught.value.reason is Reason.UPSTREAM_PROTOCOL
+
+
+EXACT = b"data: " + b"x" * (LIMIT - 6)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([EXACT + b"\n\n"], id="one line"),
+        pytest.param([EXACT, b"\n\n"], id="a line whose end comes later"),
+        pytest.param([EXACT[:500], EXACT[500:], b"\n", b"\n"], id="in pieces"),
+        pytest.param([b"data:" + EXACT[6:] + b"x\n\n"], id="without the blank"),
+        pytest.param([b"data: " + b"x" * 494 + b"\ndata: " + b"x" * 494 + b"\n\n"], id="two lines"),
+        pytest.param([b"data: " + b"x" * 494 + b"\n", b"data: " + b"x" * 494, b"\n\n"], id="two lines in two reads"),
+        pytest.param([b"data:" + b"x" * 495 + b"\n", b"data: " + b"x" * 494, b"\n\n"], id="two kinds of lines"),
+        pytest.param([b"event: " + b"n" * 500 + b"\nid: 1\n" + EXACT + b"\n\n"], id="beside other fields"),
+    ],
+)
+def test_the_limit_is_exact(pieces: list[bytes]) -> None:
+    """So many bytes of `data` lines may one event have, however they come; one more is too many."""
+    for before in (b"", b"data: before\n\n", b"\xef\xbb\xbf", b"event: x\n\n"):
+        for cut in (False, True):
+            whole = [before, *pieces] if cut else [before + pieces[0], *pieces[1:]]
+            assert parse(*whole)[-1][1].count(b"x") >= LIMIT - 12
+            with pytest.raises(CallError):
+                parse(*whole, limit=LIMIT - 1)
+
+
+def test_a_byte_order_mark_in_pieces_does_not_count() -> None:
+    assert parse(b"\xef", b"\xbb", b"\xbf" + EXACT, b"\n\n") == [("", EXACT[6:])]
+
+
+def test_a_name_that_is_no_utf_8() -> None:
+    assert parse(b"event: a\xffb\ndata: c\n\n") == [("a\ufffdb", b"c")]
 
 
 def test_the_limit_is_each_events_own() -> None:
