@@ -261,6 +261,10 @@ class RoutedCall:
             for each in (attempt, other):
                 if each is not None and each is not winner:
                     each.lost = winner is not None
+                    if winner is not None and each.error is not None:
+                        self._note(each.target, each.error)
+                    else:
+                        self._network.breakers.released(each.target)
                     each.close()
         if other is not None:
             self._order = (*(t for t in self._order if t != winner.target), winner.target)

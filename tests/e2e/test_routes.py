@@ -13,18 +13,32 @@ import pytest
 from support import services
 from support.client import Client, ask
 from support.services import Service
-from support.upstream import PATIENCE, Gate, Reply, ScriptedUpstream, chunk, completion, sse, text_stream
+from support.upstream import (
+    PATIENCE,
+    Cut,
+    Framing,
+    Gate,
+    Reply,
+    ScriptedUpstream,
+    chunk,
+    completion,
+    sse,
+    text_stream,
+)
 
 both_ways = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
 BUSY = Reply.json({"error": {"message": "Busy.", "type": "server_error"}}, 503)
 
 
 class Two:
-    """Two upstreams, and a client of the gateway before them; address: the gateway's."""
+    """Two upstreams, their worker, and a client of the gateway before it; address: the gateway's."""
 
-    def __init__(self, client: Client, gateway: Service, first: ScriptedUpstream, second: ScriptedUpstream) -> None:
+    def __init__(
+        self, client: Client, gateway: Service, worker: Service, first: ScriptedUpstream, second: ScriptedUpstream
+    ) -> None:
         self.client = client
         self.gateway = gateway
+        self.worker = worker
         self.address = gateway.address
         self.first = first
         self.second = second
@@ -63,7 +77,7 @@ async def route(
             services.gateway({"workers": {"w": worker.address}, "models": models, **(gateway or {})}, folder) as served,
             Client(served.address) as client,
         ):
-            yield Two(client, served, first, second)
+            yield Two(client, served, worker, first, second)
 
 
 def good(streamed: bool, text: str = "Good.") -> Reply:
@@ -203,6 +217,48 @@ async def test_a_race_is_won_by_who_does_not_fail(tmp_path: Path, streamed: bool
         await two.second.request()
         gate.set()
         assert await asked == "Good."
+
+
+@both_ways
+async def test_who_fails_in_a_race_is_rested_too(tmp_path: Path, streamed: bool) -> None:
+    broken, whole = Gate(), Gate()
+    async with route(tmp_path, hedge_after=0.01, gateway={"breaker": {"failures": 1, "rest": 3600}}) as two:
+        late = good(streamed)
+        two.first.will(Reply([broken, Cut.CLOSE], framing=Framing.BARE), good(streamed, "It does not rest."))
+        two.second.will(Reply([whole, *late.steps], headers=late.headers), good(streamed, "Alone."))
+        asked = asyncio.create_task(two.text(streamed))
+        await two.second.request()
+        broken.set()
+        await two.worker.logged("Chat failed")  # and so is on its way to the gateway, before what comes now
+        whole.set()
+        assert await asked == "Good."
+        assert await two.text(streamed) == "Alone."
+
+
+@both_ways
+async def test_who_loses_a_race_may_be_asked_again(tmp_path: Path, streamed: bool) -> None:
+    """Also where the race was to find out whether it is well again."""
+    async with route(tmp_path, hedge_after=0.2, gateway={"breaker": {"failures": 1, "rest": 0.001}}) as two:
+        two.first.will(BUSY, silent(streamed), good(streamed, "Well again."))
+        two.second.will(good(streamed), good(streamed, "Faster."))
+        assert await two.text(streamed) == "Good."
+        assert await two.text(streamed) == "Faster."
+        assert await two.text(streamed) == "Well again."
+
+
+async def test_who_was_left_in_a_race_may_be_asked_again(tmp_path: Path) -> None:
+    async with route(tmp_path, hedge_after=0.01, gateway={"breaker": {"failures": 1, "rest": 0.001}}) as two:
+        two.first.will(BUSY, silent(False), good(False, "Well again."))
+        two.second.will(good(False), silent(False))
+        assert await two.text(False) == "Good."
+        for upstream in (two.first, two.second):
+            await upstream.request()
+        asked = asyncio.create_task(two.text(False))
+        raced = [await upstream.request() for upstream in (two.first, two.second)]
+        asked.cancel()
+        for request in raced:
+            await request.closed()
+        assert await two.text(False) == "Well again."
 
 
 async def test_a_target_that_keeps_failing_is_rested(tmp_path: Path) -> None:
