@@ -60,7 +60,10 @@ def test_configurations_fit_the_schema() -> None:
     shown = 0
     for page in PAGES:
         for block in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            document = yaml.safe_load(block)
+            if document.keys().isdisjoint(("gateway", "worker")):
+                continue
             shown += 1
-            errors = [error for error in validator.iter_errors(yaml.safe_load(block)) if error.validator != "required"]
+            errors = [error for error in validator.iter_errors(document) if error.validator != "required"]
             assert [(error.json_path, error.message) for error in errors] == [], page
     assert shown >= 9
