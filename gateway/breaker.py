@@ -50,7 +50,7 @@ class Breakers:
         """A request goes there now; if its rest is over, this one finds out, and others wait for what it finds."""
         if self._circuits:
             circuit = self._circuits.get(target)
-            if circuit is not None and circuit.failures >= self._settings.failures:
+            if circuit is not None:
                 circuit.probing = True
 
     def succeeded(self, target: Target) -> None:

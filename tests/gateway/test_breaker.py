@@ -100,6 +100,44 @@ def test_nobody_is_left_alone_longer_than_the_longest_rest() -> None:
     assert breakers.order(BOTH) == BOTH
 
 
+def test_who_asks_for_less_than_a_rest_rests_all_the_same_once_it_keeps_failing() -> None:
+    clock = Clock()
+    breakers = broken(clock, failures=2)
+    breakers.failed(FIRST, 0.5)
+    clock.now = 9.9
+    assert breakers.order(BOTH) == (SECOND, FIRST)
+    clock.now = 10.0
+    assert breakers.order(BOTH) == BOTH
+
+
+def test_who_asks_for_a_moment_has_no_more() -> None:
+    clock = Clock()
+    breakers = broken(clock, failures=0)
+    breakers.failed(FIRST, 0.5)
+    assert breakers.resting() == [FIRST]
+    clock.now = 0.5
+    assert breakers.order(BOTH) == BOTH
+
+
+def test_who_rests_is_told_until_the_rest_is_over() -> None:
+    clock = Clock()
+    breakers = broken(clock)
+    breakers.failed(SECOND, None)
+    clock.now = 9.9
+    assert breakers.resting() == [FIRST]
+    clock.now = 10.0
+    assert breakers.resting() == []
+
+
+def test_nobody_waits_for_what_was_asked_before_the_target_was_known_to_fail() -> None:
+    clock = Clock()
+    breakers = broken(clock, failures=2)
+    breakers.asked(FIRST)
+    breakers.failed(FIRST, None)
+    clock.now = 10.0
+    assert breakers.order(BOTH) == BOTH
+
+
 def test_a_success_forgets_failures() -> None:
     breakers = broken(Clock(), failures=2)
     breakers.succeeded(FIRST)

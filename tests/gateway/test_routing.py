@@ -67,6 +67,10 @@ def test_a_name_is_unknown_only_once_all_have_been_heard() -> None:
     with pytest.raises(CallError) as early:
         router.resolve("nobody")
     assert (early.value.reason, early.value.retry_after) == (Reason.OVERLOADED, 1.0)
+    assert early.value.code == "model_not_known_yet"
+    with pytest.raises(CallError) as hasty:
+        router.resolve("nobody", patient=False)
+    assert hasty.value.reason is Reason.MODEL_NOT_FOUND
     assert router.wanted("nobody") == ("d",)
     router.update("d", [])
     with pytest.raises(CallError) as late:
@@ -92,3 +96,57 @@ def test_what_is_known_of_a_public_model() -> None:
     assert (router.model("fast").created, router.model("fast").owned_by) == (0, "a")
     router.update("b", listed("fast-b", created=7, owned_by="us"))
     assert (router.model("fast").created, router.model("fast").owned_by) == (7, "us")
+
+
+def test_a_route_has_the_limits_of_its_model_and_a_listed_one_none() -> None:
+    names = ("timeout", "first_token_timeout", "idle_timeout", "hedge_after", "flush_interval")
+    limits: dict[str, Any] = dict(zip(names, (1.0, 2.0, 3.0, 4.0, 5.0), strict=True))
+    router = Router([ModelSettings(name="m", targets=FAST.targets, **limits)], ["c"])
+    router.update("c", listed("free"))
+    for name, expected in (("m", list(limits.values())), ("free", [0.0] * 5)):
+        route = router.resolve(name)
+        assert [getattr(route, limit) for limit in limits] == expected
+
+
+def test_which_names_are_public_as_they_stand() -> None:
+    router = Router([FAST], ["c"])
+    router.update("c", listed("echo", takes_options=True))
+    assert [router.offers(name) for name in ("fast", "echo", "echo?n=1", "nobody")] == [True, True, False, False]
+
+
+def test_what_another_router_heard_is_taken_over() -> None:
+    """Of the workers that are named, if it has heard of them; the order is the new configuration's own."""
+    old, new = Router([], ["c", "d", "e"]), Router([], ["d", "c", "f"])
+    for worker in "cde":
+        old.update(worker, listed("m", worker))
+    new.take_over(old, ["c", "d", "f"])
+    assert [new.knows(worker) for worker in "cdef"] == [True, True, False, False]
+    assert new.unlisted == ("f",)
+    assert targets(new, "m") == [("d", "", "m")]
+    assert [model.id for model in new.models()] == ["m", "d", "c"]
+
+
+def test_a_model_that_another_one_hides_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    router = Router([], ["c", "d"])
+    for _ in range(2):
+        router.update("c", [*listed("m", upstream="one"), *listed("m", upstream="two")])
+        router.update("d", listed("m"))
+    assert [(record.name, record.getMessage()) for record in caplog.records] == [
+        ("gateway", "the model m of c/two is hidden by that of c/one, which stands first"),
+        ("gateway", "the model m of d is hidden by that of c, which stands first"),
+    ]
+
+
+def test_options_of_a_target_stay_where_more_are_asked_for() -> None:
+    slow = ModelSettings(name="slow", targets=[Target(worker="c", model="echo?delay=1")])
+    router = Router([slow], ["c"])
+    router.update("c", listed("echo", takes_options=True, created=7, owned_by="us"))
+    assert targets(router, "slow") == [("c", "", "echo?delay=1")]
+    assert targets(router, "slow?n=2") == [("c", "", "echo?delay=1&n=2")]
+    assert (router.model("slow").created, router.model("slow").owned_by) == (7, "us"), "with its options it is the same"
+
+
+def test_who_owns_a_model_that_says_nothing_of_it() -> None:
+    router = Router([], ["c"])
+    router.update("c", listed("m", created=7))
+    assert (router.model("m").created, router.model("m").owned_by) == (7, "c")
