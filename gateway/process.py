@@ -35,7 +35,7 @@ async def serve(settings: GatewaySettings, path: Path, read: Callable[[], Gatewa
     """Serves until SIGTERM or SIGINT, then lets open answers finish. path: of the file that `read` gives the settings
     of, anew when it changes. Raises `ConfigError` when it cannot."""
     watch = Watch(path)
-    watch.follow(certificates(settings))
+    watch.follow(files_of_workers(settings))
     accounts = await open_accounts(settings)
     try:
         limiter = await open_limiter(settings, accounts)
@@ -66,6 +66,7 @@ class Process:
         self._listing: asyncio.Task[None] | None = None
         self._grpc: SessionListener | None = None
         self._tracer: Tracer | None = None
+        self._tls: ServerFiles | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -78,6 +79,7 @@ class Process:
         settings, accounts = self._deck.settings, self._parts.accounts
         tls = None if settings.tls is None else server_files(settings.tls)
         context = None if tls is None else http_context(tls)
+        self._tls = tls
         listeners = []
         others: list[str] = []
         if accounts is not None and settings.admin is not None:
@@ -121,7 +123,8 @@ class Process:
         rows = None if ledger is None else lambda: (ledger.waiting, ledger.lost)
         resting = lambda: parts.breakers(self._deck.settings.breaker).resting()  # noqa: E731
         queues = lambda: {name: worker.waiting for name, worker in self._deck.workers.items()}  # noqa: E731
-        metrics.register(State(resting, parts.limiter, rows, lambda: self._watch.refused, queues))
+        metrics.register(State(resting, parts.limiter, rows, self._refused, queues))
+        scrape.Certificates(lambda: certificates(self._deck.settings), metrics)
         return scrape.serve("gateway.metrics", address, metrics)
 
     def _trace(self, settings: TraceSettings) -> None:
@@ -130,6 +133,9 @@ class Process:
         from gateway.tracing import Tracing  # noqa: PLC0415
 
         self._parts.observers.append(Tracing(self._tracer))
+
+    def _refused(self) -> bool:
+        return self._watch.refused or (self._tls is not None and self._tls.refused)
 
     def _offers(self, model: str) -> bool:
         return self._deck.router.offers(model)
@@ -170,7 +176,7 @@ class Process:
         """Raises `ConfigError`; then nothing has changed."""
         before = self._deck
         settings = _as_far_as_now(self._read(), before.settings)
-        self._watch.follow(certificates(settings))
+        self._watch.follow(files_of_workers(settings))
         deck = assemble(settings, self._parts, before)
         try:
             async with asyncio.timeout(_ACQUAINTANCE):
@@ -231,7 +237,16 @@ def server_files(tls: GatewayTls) -> ServerFiles:
     return ServerFiles("gateway.tls", tls, _VERSIONS[tls.min_version])
 
 
-def certificates(settings: GatewaySettings) -> list[Path]:
+def files_of_workers(settings: GatewaySettings) -> list[Path]:
     """The files that a change of makes new channels to workers."""
     known = [endpoint.tls for endpoint in endpoints(settings).values() if endpoint.tls is not None]
     return [path for tls in known for path in client_files(tls)]
+
+
+def certificates(settings: GatewaySettings) -> dict[str, str]:
+    """The files of what it shows, by the paths of their settings."""
+    shown = {} if settings.tls is None else {"gateway.tls": settings.tls.certificate}
+    for name, endpoint in endpoints(settings).items():
+        if endpoint.tls is not None and endpoint.tls.certificate:
+            shown[f"gateway.workers.{name}.tls"] = endpoint.tls.certificate
+    return shown

@@ -8,7 +8,7 @@ import resource
 import socket
 import ssl
 import time
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -53,12 +53,18 @@ def port(what: str, address: str) -> Finding:
     return Finding("ok", what, f"{address} is free")
 
 
+def decoded(file: str) -> Mapping[str, Any]:
+    """A PEM file's first certificate, as `ssl` tells of a peer's. Raises `OSError`."""
+    # The only decoder that Python brings along; it has had no public name for fifteen years.
+    told: Mapping[str, Any] = ssl._ssl._test_decode_cert(file)  # type: ignore[attr-defined]  # noqa: SLF001
+    return told
+
+
 def certificate(what: str, file: str, key: str) -> Finding:
     """Whether a PEM file's first certificate is good now, and will be for a while, and that file is the key to it."""
     try:
-        # The only decoder that Python brings along; it has had no public name for fifteen years.
-        told: Any = ssl._ssl._test_decode_cert(file)  # type: ignore[attr-defined]  # noqa: SLF001
-    except (OSError, ssl.SSLError) as error:
+        told = decoded(file)
+    except OSError as error:
         said = f"{file}: {error.strerror or 'is no certificate'}"
         return Finding("fail", what, said, "put a certificate there, in PEM")
     try:

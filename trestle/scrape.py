@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -17,6 +19,7 @@ from prometheus_client.utils import floatToGoString
 
 from trestle import __version__
 from trestle.config import cannot_listen
+from trestle.findings import decoded
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """Buckets of times: from an answer out of memory to the longest request."""
@@ -104,6 +107,24 @@ class Now:
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """As prometheus_client asks for it."""
         yield GaugeMetricFamily(*self._told, value=self._value())
+
+
+class Certificates:
+    """When certificates end. files: by the path of the settings that name them, asked for each time."""
+
+    def __init__(self, files: Callable[[], Mapping[str, str]], metrics: CollectorRegistry) -> None:
+        self._files = files
+        metrics.register(self)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """As prometheus_client asks for it. A file that cannot be read is not told of."""
+        ends = GaugeMetricFamily(
+            "trestle_certificate_end_seconds", "When the certificate ends, in Unix seconds.", labels=["certificate"]
+        )
+        for where, file in self._files().items():
+            with contextlib.suppress(OSError):
+                ends.add_metric([where], ssl.cert_time_to_seconds(decoded(file)["notAfter"]))
+        yield ends
 
 
 def _said(bound: float) -> str:

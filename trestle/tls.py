@@ -50,9 +50,11 @@ class Pem(NamedTuple):
 class ServerFiles:
     """A server's files, looked at with each new connection. where: the path of the settings. minimum: the oldest TLS
     that `context` speaks. pem: what stood in the files when they were last right; context: made of the same, for a
-    server that does not speak gRPC. Raises `ConfigError` for files that cannot be used."""
+    server that does not speak gRPC. refused: whether what stands there now is not. Raises `ConfigError` for files that
+    cannot be used."""
 
     def __init__(self, where: str, tls: ServerTls, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> None:
+        self.refused = False
         self._where = where
         self._tls = tls
         self._minimum = minimum
@@ -72,8 +74,10 @@ class ServerFiles:
             try:
                 self.pem, self.context = self._read()
             except ConfigError as error:
+                self.refused = True
                 log.error("the new certificate is refused, the old one stays: %s", error)
                 return False
+            self.refused = False
             log.info("%s: the certificate has been read anew", self._where)
             return True
 

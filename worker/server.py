@@ -61,9 +61,11 @@ async def serve(
     tracer = None
     if settings.traces is not None:
         tracer = _trace(settings.traces, family.name, calls)
+    tls = None if settings.tls is None else ServerFiles("worker.tls", settings.tls)
     metrics_address = ""
     if settings.metrics:
-        metrics_address = _measure(settings.metrics, family.name, calls, watch, service)
+        refused = lambda: watch.refused or (tls is not None and tls.refused)  # noqa: E731
+        metrics_address = _measure(settings, family.name, calls, refused, service)
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -86,7 +88,6 @@ async def serve(
     open_door: Any = Door(server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, open_door)
     server.add_generic_rpc_handlers((load.LoadReports(calls).handler(),))
-    tls = None if settings.tls is None else ServerFiles("worker.tls", settings.tls)
     address = _bind(server, "worker.listen", settings.listen, tls)
     health_server = None
     health_address = ""
@@ -130,7 +131,7 @@ async def serve(
 
 
 def _measure(
-    address: str, family: str, calls: Calls, watch: Watch, service: RemoteService | None
+    settings: WorkerSettings, family: str, calls: Calls, refused: Callable[[], bool], service: RemoteService | None
 ) -> str:
     """Serves metrics from now on; returns where. What that needs is imported by who wants it."""
     from trestle import scrape  # noqa: PLC0415
@@ -138,10 +139,12 @@ def _measure(
 
     metrics = scrape.registry()
     calls.observer = Metrics(metrics, family, calls)
-    refused = "1 when the last configuration was refused, and the one before counts."
+    about = "1 when the last configuration was refused, and the one before counts."
     metrics.register(Queues(lambda: {} if service is None else service.clients))
-    scrape.Now("trestle_config_refused", refused, lambda: int(watch.refused), metrics)
-    return scrape.serve("worker.metrics", address, metrics)
+    scrape.Now("trestle_config_refused", about, lambda: int(refused()), metrics)
+    shown = {} if settings.tls is None else {"worker.tls": settings.tls.certificate}
+    scrape.Certificates(lambda: shown, metrics)
+    return scrape.serve("worker.metrics", settings.metrics, metrics)
 
 
 def _trace(settings: TraceSettings, family: str, calls: Calls) -> Tracer:

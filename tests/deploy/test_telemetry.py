@@ -30,6 +30,7 @@ def names() -> set[str]:
     Metrics(gateway, lambda _: True)
     limiter = Limiter(LimiterSettings(), lambda _: None, Prices([]))
     gateway.register(State(list, limiter, lambda: (0, 0), lambda: False, dict))
+    scrape.Certificates(dict, gateway)
     WorkerMetrics(worker, "echo", Calls())
     return {name for registry in (gateway, worker) for name in _samples(registry)}
 
@@ -70,4 +71,4 @@ def test_the_alerts_are_rules() -> None:
     command = [promtool, "check", "rules", str(FOLDER / "alerts.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 rules found" in done.stdout
+    assert "8 rules found" in done.stdout

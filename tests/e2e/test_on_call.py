@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -79,9 +81,46 @@ async def test_a_worker_that_is_killed_goes_by_the_name_that_grpc_has_for_it(tmp
             log = await gateway.logged("outcome=failed status=503 reason=UNAVAILABLE")
             assert "outcome=failed status=200 reason=UNAVAILABLE" in log
             assert 'status=503 reason=UNAVAILABLE why="' in log
-            async with aiohttp.ClientSession() as session, session.get(f"http://{metrics}/metrics") as told:
-                text = await told.text()
-            assert 'trestle_attempts_total{reason="UNAVAILABLE",upstream="first",worker="openai"} 2.0' in text
+            told = await scraped(metrics)
+            assert 'trestle_attempts_total{reason="UNAVAILABLE",upstream="first",worker="openai"} 2.0' in told
+
+
+async def scraped(metrics: str) -> list[str]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://{metrics}/metrics") as told:
+        return (await told.text()).splitlines()
+
+
+async def test_when_certificates_end_and_whether_one_is_refused(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    of_worker, of_gateway, of_edge = (authority.issue("127.0.0.1", days=days) for days in (1, 2, 3))
+    options = {"metrics": services.FREE_PORT, "tls": of_worker.server()}
+    async with services.worker("echo", tmp_path, settings=options) as worker:
+        settings = {
+            "workers": {"echo": {"address": worker.address, "tls": of_edge.client()}},
+            "tls": of_gateway.server(),
+            "metrics": services.FREE_PORT,
+        }
+        async with services.gateway(settings, tmp_path) as gateway:
+            metrics = await gateway.other_address("metrics")
+            assert days_left(await scraped(metrics)) == {"gateway.tls": 2, "gateway.workers.echo.tls": 3}
+            assert days_left(await scraped(await worker.other_address("metrics"))) == {"worker.tls": 1}
+            key = of_gateway.key.read_bytes()
+            of_gateway.key.write_bytes(b"no key")
+            await answers(gateway.address, authority)  # what is shown is looked at with a new connection
+            assert "trestle_config_refused 1.0" in await scraped(metrics)
+            of_gateway.key.write_bytes(key)
+            await answers(gateway.address, authority)
+            assert "trestle_config_refused 0.0" in await scraped(metrics)
+
+
+def days_left(told: list[str]) -> dict[str, int]:
+    found = (re.fullmatch(r'trestle_certificate_end_seconds{certificate="(.+)"} (.+)', line) for line in told)
+    return {each[1]: round((float(each[2]) - time.time()) / 86400) for each in found if each}
+
+
+async def answers(address: str, authority: Authority) -> None:
+    async with Client(address, context=ssl.create_default_context(cafile=str(authority.ca))) as client:
+        assert (await client.chat(ask("echo"))).status == 200
 
 
 async def test_a_redis_that_is_full_is_told_of_without_what_was_to_go_there(tmp_path: Path) -> None:
