@@ -13,6 +13,10 @@ import yaml
 from support.services import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_FILE = re.compile(
+    r"(?<![\w/.-])(?:bench|deploy|docs|gateway|proto|requirements|tests|trestle|worker)/[\w./-]+"
+    r"\.(?:py|md|ya?ml|json|proto|mjs|txt)\b"
+)
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -37,6 +41,12 @@ def test_what_is_linked_to_is_there(page: Path) -> None:
         target = (page.parent / file).resolve() if file else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_ours_that_it_names_are_there(page: Path) -> None:
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    assert [name for name in _FILE.findall(text) if not (ROOT / name).exists() and "NAME" not in name] == []
 
 
 def test_every_page_is_found_from_the_readme() -> None:

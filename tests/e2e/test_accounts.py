@@ -328,6 +328,14 @@ class TestTheCommands:
         assert (await bridge.first.ask("GET", "/v1/models", key)).status == 401
         assert "\tdisabled\t" in (await trestle("accounts", "disable", name, *url))[1]
 
+    async def test_limits_are_shown_as_they_were_set(self, bridge: Bridge) -> None:
+        url = ("--url", f"http://{bridge.first.admin}")
+        name = await bridge.account()
+        limits = ("--tokens-per-day", "1000000", "--cost-per-month", "0.25")
+        assert (await trestle("accounts", "limit", name, *limits, *url))[0] == 0
+        _, out, _ = await trestle("accounts", "get", name, *url)
+        assert out.rstrip("\n").split("\t")[4:] == ["tokens_per_day=1000000", "cost_per_month=0.25"]
+
     async def test_what_fails_is_one_line(self, bridge: Bridge) -> None:
         url = ("--url", f"http://{bridge.first.admin}")
         said = "trestle: 404: There is no account 'nobody'.\n"
