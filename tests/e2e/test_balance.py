@@ -14,7 +14,8 @@ import grpc
 import pytest
 from support import services
 from support.client import Client, ask
-from support.dns import HOSTS, NameServer, free_port
+from support.dns import HOSTS, NameServer
+from support.ports import free_port
 from support.services import Service
 from support.upstream import PATIENCE
 
@@ -42,7 +43,7 @@ class House:
 
     def __init__(self, folder: Path, stack: AsyncExitStack, names: NameServer, **settings: Any) -> None:
         self.replicas: dict[str, Replica] = {}
-        self.port = free_port()
+        self.port = free_port(HOSTS)
         self._folder = folder
         self._stack = stack
         self._names = names

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from support import services
 from support.client import Client, ask
-from support.dns import HOSTS, free_port
+from support.ports import free_port
 from support.upstream import PATIENCE
 
 
@@ -21,7 +21,7 @@ async def start(folder: Path, *command: str, config: dict[str, Any]) -> tuple[as
     """A service whose lines go to a disk that is full, and where it listens."""
     file = folder / f"{command[0]}.yaml"
     file.write_text(json.dumps(config), encoding="utf-8")
-    address = f"{HOSTS[0]}:{free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     full = os.open("/dev/full", os.O_WRONLY)
     try:
         process = await asyncio.create_subprocess_exec(

@@ -16,6 +16,7 @@ import pytest
 from support import services
 from support.chain import model
 from support.client import Client, ask
+from support.ports import free_port
 from support.process import held_by
 from support.services import Service
 from support.upstream import PATIENCE, Gate, Reply, ScriptedUpstream, completion, text_stream
@@ -164,21 +165,8 @@ async def test_sessions_are_not_told_by_halves(tmp_path: Path) -> None:
         assert "gateway.redis" in answer.error()["message"]
 
 
-def free_pair() -> int:
-    """A port that is free, as is the next one."""
-    while True:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port: int = one.getsockname()[1]
-            try:
-                other.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
-
-
 async def test_workers_stand_side_by_side(tmp_path: Path) -> None:
-    port = free_pair()
+    port = free_port(count=2)
     options: dict[str, Any] = {"config": {"worker": {}}, "folder": tmp_path, "listen": f"127.0.0.1:{port}"}
     async with services.running("worker", "worker", "echo", *TWO, **options) as worker:
         second = (await other_line(worker)).removeprefix("listening on ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 import struct
 from types import TracebackType
 from typing import Final
@@ -57,22 +56,3 @@ class NameServer(asyncio.DatagramProtocol):
         header = data[:2] + struct.pack(">HHHHH", 0x8580, 1, len(addresses), 0, 0)
         assert self._transport is not None
         self._transport.sendto(header + question + records, addr)
-
-
-def free_port() -> int:
-    """A port that is free at each of `HOSTS`."""
-    while True:
-        with socket.socket() as first:
-            first.bind((HOSTS[0], 0))
-            port: int = first.getsockname()[1]
-            if all(_is_free(host, port) for host in HOSTS[1:]):
-                return port
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as bound:
-        try:
-            bound.bind((host, port))
-        except OSError:
-            return False
-    return True

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support.ports import free_port
 from support.upstream import PATIENCE
 
 
@@ -67,10 +68,7 @@ def redis_server(folder: Path) -> Iterator[RedisServer]:
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         raise Missing("no Redis is installed (Debian: apt install redis-server)")
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port = bound.getsockname()[1]
-    server = RedisServer(folder, program, port)
+    server = RedisServer(folder, program, free_port())
     server.start()
     try:
         yield server

@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support import services
+from support.ports import free_port
 from support.upstream import PATIENCE, Gate, Reply, ScriptedUpstream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,13 +76,6 @@ async def up(folder: Path, config: Mapping[str, Any], *arguments: str, **environ
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
             await running.end()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def configured(upstream: ScriptedUpstream, **gateway: Any) -> dict[str, Any]:

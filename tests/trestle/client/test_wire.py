@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import pytest
 from support.direct import Connect, Threaded, connected, read
-from support.dns import HOSTS, NameServer, free_port
+from support.dns import HOSTS, NameServer
+from support.ports import free_port
 from support.upstream import PATIENCE
 
 from trestle.client import CallError, Client, Reason, Truncated, Unavailable, Usage, WorkerFailed, chat_request
@@ -204,7 +205,7 @@ async def until(done: Callable[[], bool], ask: Callable[[], Any]) -> None:
 
 async def test_calls_are_spread_over_all_addresses_behind_a_name(connect: Connect) -> None:
     workers = {host: ScriptedWorker([]) for host in HOSTS}
-    port = free_port()
+    port = free_port(HOSTS)
 
     async def asked(times: int) -> Counter[str]:
         before = Counter({host: len(worker.calls) for host, worker in workers.items()})
