@@ -12,6 +12,7 @@ from support.anthropic import UPSTREAM, chat, encoded, ignored, sent, upstream
 from trestle.errors import CallError, Reason
 from trestle.v1 import model_pb2
 from worker.families.anthropic import FAMILY
+from worker.family import Upstream
 
 Object = dict[str, Any]
 
@@ -29,6 +30,11 @@ class TestRequests:
         headers = FAMILY.encode_chat(chat(stream=True), upstream(auth="bearer")).headers
         assert (headers["authorization"], headers["accept"]) == ("Bearer secret", "text/event-stream")
         assert "x-api-key" not in headers
+
+    @pytest.mark.parametrize("auth", ["bearer", "x-api-key"])
+    def test_without_a_credential_show_none(self, auth: str) -> None:
+        to = Upstream("keyless", upstream(auth=auth).settings)
+        assert not {"authorization", "x-api-key"} & FAMILY.encode_chat(chat(), to).headers.keys()
 
     def test_carry_the_betas_of_both(self) -> None:
         to = upstream(headers={"Anthropic-Beta": "a-2025-01-01"})

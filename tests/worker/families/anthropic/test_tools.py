@@ -98,6 +98,29 @@ class TestTools:
         )
 
 
+    @pytest.mark.parametrize(
+        ("tool", "param"),
+        [
+            (chat_pb2.Tool(function=chat_pb2.FunctionTool()), "tools[0].function.name"),
+            (chat_pb2.Tool(other_json=b'{"type":"custom","custom":{}}'), "tools[0].custom.name"),
+            (chat_pb2.Tool(other_json=b'{"type":"custom","custom":1}'), "tools"),
+        ],
+    )
+    def test_a_tool_without_a_name_is_named(self, tool: chat_pb2.Tool, param: str) -> None:
+        """As direct callers may send it."""
+        request = chat()
+        request.tools.append(tool)
+        with pytest.raises(CallError) as caught:
+            encoded(request)
+        assert (caught.value.reason, caught.value.param) == (Reason.INVALID_REQUEST, param)
+
+    def test_strict_where_a_schema_cannot_say_so(self) -> None:
+        """An object that is open to any member cannot be closed: it goes on as it is."""
+        open_one = {"type": "object", "properties": {"n": {"type": "object"}}}
+        (tool,) = sent(tools=[function(parameters=open_one, strict=True)])["tools"]
+        assert tool == {"name": "f", "input_schema": open_one}
+
+
 class TestChoice:
     @pytest.mark.parametrize(
         ("asked", "choice"),
@@ -121,6 +144,17 @@ class TestChoice:
         )
         assert [tool["name"] for tool in body["tools"]] == ["g"]
         assert body["tool_choice"] == {"type": "any"}
+
+    @pytest.mark.parametrize("listed", [{}, 1, [1], "f"])
+    def test_some_tools_that_are_no_list_are_named(self, listed: Any) -> None:
+        choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": listed}}
+        with pytest.raises(CallError) as caught:
+            encoded(chat(tools=[function()], tool_choice=choice))
+        assert caught.value.param == "tool_choice.allowed_tools.tools"
+
+    def test_a_custom_tool_by_its_name(self) -> None:
+        choice = {"type": "custom", "custom": {"name": "run"}}
+        assert sent(tools=[custom()], tool_choice=choice)["tool_choice"] == {"type": "tool", "name": "run"}
 
     def test_an_unknown_one_is_named(self) -> None:
         with pytest.raises(CallError) as caught:

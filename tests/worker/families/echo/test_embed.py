@@ -74,3 +74,12 @@ def test_of_nothing_else(each: embedding_pb2.EmbedInput) -> None:
     with pytest.raises(CallError) as caught:
         FAMILY.embed(embedding_pb2.EmbedRequest(model="echo", inputs=[EmbedInput(text="x"), each]))
     assert (caught.value.reason, caught.value.param) == (Reason.UNSUPPORTED, "input[1]")
+
+
+def test_what_is_ignored_is_named() -> None:
+    def ignored(**fields: Any) -> list[str]:
+        return FAMILY.ignored_embed_params(embedding_pb2.EmbedRequest(model="echo", **fields))
+
+    assert ignored() == []
+    assert ignored(user="u") == ["user"]
+    assert ignored(user="u", extra_json=b'{"wings":2,"echo":"x","none":null}') == ["user", "wings"]

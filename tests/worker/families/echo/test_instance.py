@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 
 from trestle.errors import CallError, Reason
 from worker.families.echo.instance import instance_of
@@ -97,6 +97,12 @@ def refused(schema: Any) -> Reason:
         ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "integer"}}}, 1),
         ({"$ref": "#/$defs/a", "minimum": 4, "$defs": {"a": {"type": "integer"}}}, 4),
         ({"$defs": {"x": {"prefixItems": [{"type": "null"}]}}, "$ref": "#/$defs/x/prefixItems/0"}, None),
+        ({"type": "integer", "minimum": -5, "maximum": -3}, -3),
+        ({"properties": {"a": False, "b": {"const": 1}}, "type": "object"}, {"b": 1}),
+        ({"allOf": [{"items": {"type": "integer"}}, {"items": {"minimum": 4}}], "minItems": 1, "type": "array"}, [4]),
+        ({"not": {"type": "array"}, "type": ["array", "null"]}, None),
+        ({"type": "array", "items": {"const": 1}, "not": {"minItems": 1}}, []),
+        ({"type": "number", "not": {"type": "integer"}}, 1.5),
         ({"type": "string", "pattern": "^[A-Z]{2}-\\d+$"}, "AA-0"),
         ({"type": "string", "pattern": "^[a-z]+$", "minLength": 4}, "aaaaa"),
     ],
@@ -115,6 +121,17 @@ def test_the_value(schema: Any, value: Any) -> None:
 )  # fmt: skip
 def test_formats(name: str) -> None:
     assert made({"type": "string", "format": name}) != TEXT
+
+
+@pytest.mark.parametrize(
+    ("more", "value"),
+    [({"additionalItems": {"const": 2}}, [1, 2, 2]), ({"additionalItems": {"type": "null"}}, [1, None, None])],
+)
+def test_items_in_the_way_of_the_older_drafts(more: Any, value: Any) -> None:
+    schema = {"type": "array", "items": [{"const": 1}], "minItems": 3, **more}
+    found = json.loads(instance_of(json.dumps(schema).encode(), TEXT, "schema"))
+    Draft7Validator(schema).validate(found)
+    assert found == value
 
 
 def test_an_unknown_format_is_free() -> None:

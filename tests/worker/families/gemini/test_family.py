@@ -16,7 +16,7 @@ from trestle.errors import CallError, Reason
 from trestle.v1 import embedding_pb2, model_pb2
 from worker.families.gemini import FAMILY
 from worker.families.gemini.settings import GeminiUpstream
-from worker.family import CompletesText, Embeds, ShowsTokens
+from worker.family import CompletesText, Embeds, ShowsTokens, Upstream
 
 Object = dict[str, Any]
 
@@ -35,6 +35,11 @@ class TestRequests:
         assert request.headers["accept"] == "text/event-stream"
         assert request.headers["authorization"] == "Bearer secret"
         assert request.headers["x-goog-user-project"] == "q"
+
+    @pytest.mark.parametrize("auth", ["bearer", "x-goog-api-key"])
+    def test_without_a_credential_show_none(self, auth: str) -> None:
+        to = Upstream("keyless", upstream(auth=auth).settings)
+        assert not {"authorization", "x-goog-api-key"} & FAMILY.encode_chat(chat(), to).headers.keys()
 
     @pytest.mark.parametrize(
         ("model", "path"),
@@ -227,6 +232,24 @@ class TestEmbeddings:
                 ]
             },
         )
+
+    def test_what_is_asked_for_and_has_no_place_is_named(self) -> None:
+        request = embed("a", user="u", extra_json=b'{"task_type":"X","title":"T","autoTruncate":true,"wings":2}')
+        assert FAMILY.ignored_embed_params(request, UPSTREAM) == ["user", "wings"]
+        assert FAMILY.ignored_embed_params(embed("a"), UPSTREAM) == []
+
+    def test_on_vertex_without_anything_beside_the_text(self) -> None:
+        for model, expected in (
+            ("text-embedding-005", {"instances": [{"content": "a"}]}),
+            ("gemini-embedding-2", {"content": {"parts": [{"text": "a"}]}}),
+        ):
+            assert embedding_of(embed("a", model=model), **VERTEX)[1] == expected
+
+    def test_an_error_with_a_good_status(self) -> None:
+        body = b'{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Slow."},"embeddings":7}'
+        with pytest.raises(CallError) as caught:
+            FAMILY.decode_embed(body, embed("a"))
+        assert caught.value.reason is Reason.UPSTREAM_RATE_LIMITED
 
     def test_older_models_on_vertex(self) -> None:
         extra = json.dumps({"taskType": "CLUSTERING", "autoTruncate": False}).encode()
