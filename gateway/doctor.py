@@ -50,7 +50,7 @@ async def _worker(name: str, link: Link) -> Finding:
         models = list(await worker.list_models(_PATIENCE))
     except CallError as error:
         if error.reason.value.startswith("UPSTREAM_"):
-            said = f"{address} answers, and its upstream does not: {error.message} ({error.reason.value})"
+            said = f"{address} answers, but cannot list its upstream's models: {error.message} ({error.reason.value})"
             return Finding("fail", what, said, "look at worker.FAMILY.upstreams of its configuration, and at its log")
         todo = (
             "is it running there (`trestle up` starts those on loopback), and may it be reached from here? "

@@ -20,7 +20,7 @@ from worker import registry
 def main() -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
-    parser.add_argument("family", nargs="?", choices=registry.names(), help="which family to serve")
+    parser.add_argument("family", nargs="?", help=f"which family to serve: {', '.join(registry.names())}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
     parser.add_argument("--listen", metavar="ADDR", help="instead of worker.listen; port 0 takes a free one")
     parser.add_argument("--health", metavar="ADDR", help="instead of worker.health; empty: nowhere")
@@ -37,6 +37,11 @@ def main() -> int:
     options = parser.parse_args()
     if not (options.schema or options.parameters or options.probe) and None in (options.family, options.config):
         parser.error("FAMILY and --config are needed")
+    if options.family not in (None, *registry.names()):
+        there = ", ".join(registry.names())
+        todo = "`trestle up` takes a worker's name for its family, where its address is on loopback"
+        print(f"worker {options.family}: there is no such family; there are {there}. {todo}", file=sys.stderr)
+        return 2
     if options.processes < 1:
         parser.error("--processes: at least 1")
     if options.processes > 1 and not (options.check or options.doctor):

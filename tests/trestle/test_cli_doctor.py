@@ -110,7 +110,7 @@ async def test_a_worker_whose_upstream_is_away_is_not_blamed_for_it(tmp_path: Pa
         gateway = {"auth": "open", "listen": "127.0.0.1:0", "workers": {"w": worker.address}, "max_connections": 10}
         found = (await doctor(tmp_path, {"gateway": gateway}))["gateway.workers.w"]
     assert found.status == "fail"
-    assert found.said.startswith(f"{worker.address} answers, and its upstream does not: ")
+    assert found.said.startswith(f"{worker.address} answers, but cannot list its upstream's models: ")
     assert "worker.FAMILY.upstreams" in found.todo
 
 

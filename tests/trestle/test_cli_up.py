@@ -203,6 +203,14 @@ async def test_a_taken_port_is_named(tmp_path: Path, service: str) -> None:
                 assert f"{service} ended with status 2; stopping the rest" in running.output
 
 
+async def test_a_worker_of_no_family_is_named_with_those_there_are(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as upstream:
+        config = configured(upstream, workers={"mistral": "127.0.0.1:0"})
+        async with up(tmp_path, config) as running:
+            assert await running.end() == 1
+            assert "worker mistral: there is no such family; there are anthropic, echo, " in running.output
+
+
 async def test_a_mistake_in_the_file_is_told_by_its_service(tmp_path: Path) -> None:
     async with ScriptedUpstream() as upstream, up(tmp_path, configured(upstream, timeot=1)) as running:
         assert await running.end() == 1
