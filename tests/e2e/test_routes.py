@@ -44,14 +44,14 @@ class Two:
         self.second = second
         self.attempts = ""  # of the last good answer, as it says itself
 
-    async def text(self, streamed: bool, **headers: str) -> str:
+    async def text(self, streamed: bool, model: str = "m", **headers: str) -> str:
         """The text of an answer that must be a good one."""
         if streamed:
-            stream = await self.client.stream(ask("m"), **headers)
+            stream = await self.client.stream(ask(model), **headers)
             assert stream.done, stream.error
             self.attempts = stream.headers["x-trestle-attempts"]
             return stream.text()
-        answer = await self.client.chat(ask("m"), **headers)
+        answer = await self.client.chat(ask(model), **headers)
         assert answer.status == 200, answer.body
         self.attempts = answer.headers["x-trestle-attempts"]
         text: str = answer.json["choices"][0]["message"]["content"]
@@ -219,10 +219,19 @@ async def test_a_race_is_won_by_who_does_not_fail(tmp_path: Path, streamed: bool
         assert await asked == "Good."
 
 
+@asynccontextmanager
+async def raced(folder: Path, rest: float) -> AsyncIterator[Two]:
+    """A model `m` whose targets race at once, and `calm` with the same targets; they rest after one failure."""
+    targets = [{"worker": "w", "upstream": name, "model": "m"} for name in ("first", "second")]
+    models = [{"name": "m", "targets": targets, "hedge_after": 0.01}, {"name": "calm", "targets": targets}]
+    async with route(folder, gateway={"models": models, "breaker": {"failures": 1, "rest": rest}}) as two:
+        yield two
+
+
 @both_ways
 async def test_who_fails_in_a_race_is_rested_too(tmp_path: Path, streamed: bool) -> None:
     broken, whole = Gate(), Gate()
-    async with route(tmp_path, hedge_after=0.2, gateway={"breaker": {"failures": 1, "rest": 3600}}) as two:
+    async with raced(tmp_path, rest=3600) as two:
         late = good(streamed)
         two.first.will(Reply([broken, Cut.CLOSE], framing=Framing.BARE))  # asked once more it says no
         two.second.will(Reply([whole, *late.steps], headers=late.headers), good(streamed, "Alone."))
@@ -232,33 +241,39 @@ async def test_who_fails_in_a_race_is_rested_too(tmp_path: Path, streamed: bool)
         await two.worker.logged("Chat failed")  # and so is on its way to the gateway, before what comes now
         whole.set()
         assert await asked == "Good."
-        assert await two.text(streamed) == "Alone."
+        assert await two.text(streamed, "calm") == "Alone."
 
 
 @both_ways
 async def test_who_loses_a_race_may_be_asked_again(tmp_path: Path, streamed: bool) -> None:
     """Also where the race was to find out whether it is well again."""
-    async with route(tmp_path, hedge_after=0.2, gateway={"breaker": {"failures": 1, "rest": 0.001}}) as two:
+    async with raced(tmp_path, rest=0.001) as two:
+        gate, faster = Gate(), good(streamed, "Faster.")
         two.first.will(BUSY, silent(streamed), good(streamed, "Well again."))
-        two.second.will(good(streamed), good(streamed, "Faster."))
-        assert await two.text(streamed) == "Good."
-        assert await two.text(streamed) == "Faster."
-        assert await two.text(streamed) == "Well again."
+        two.second.will(good(streamed), Reply([gate, *faster.steps], headers=faster.headers))
+        assert await two.text(streamed, "calm") == "Good."
+        await two.first.request()
+        asked = asyncio.create_task(two.text(streamed))
+        await two.first.request()
+        gate.set()
+        assert await asked == "Faster."
+        assert await two.text(streamed, "calm") == "Well again."
 
 
 async def test_who_was_left_in_a_race_may_be_asked_again(tmp_path: Path) -> None:
-    async with route(tmp_path, hedge_after=0.01, gateway={"breaker": {"failures": 1, "rest": 0.001}}) as two:
+    async with raced(tmp_path, rest=0.001) as two:
         two.first.will(BUSY, silent(False), good(False, "Well again."))
         two.second.will(good(False), silent(False))
-        assert await two.text(False) == "Good."
-        for upstream in (two.first, two.second):
+        assert await two.text(False, "calm") == "Good."
+        upstreams = (two.first, two.second)
+        for upstream in upstreams:
             await upstream.request()
         asked = asyncio.create_task(two.text(False))
-        raced = [await upstream.request() for upstream in (two.first, two.second)]
+        requests = [await upstream.request() for upstream in upstreams]
         asked.cancel()
-        for request in raced:
+        for request in requests:
             await request.closed()
-        assert await two.text(False) == "Well again."
+        assert await two.text(False, "calm") == "Well again."
 
 
 async def test_a_target_that_keeps_failing_is_rested(tmp_path: Path) -> None:

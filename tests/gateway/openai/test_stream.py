@@ -298,6 +298,21 @@ def test_extras_stand_at_their_level_and_never_in_place_of_ours() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("field", "extra", "told"),
+    [
+        ("delta_extra_json", b'{"thought":1}', {"delta": {"content": "b", "thought": 1}}),
+        ("choice_extra_json", b'{"hate":1}', {"hate": 1}),
+        ("logprobs", chat_pb2.Logprobs(has_content=True), {"logprobs": {"content": [], "refusal": None}}),
+    ],
+)
+def test_a_later_piece_of_text_loses_nothing_either(field: str, extra: Any, told: dict[str, Any]) -> None:
+    chunk = Chunk(text="b", **{field: extra})
+    (choice,) = choices(begun(Chunk(text="a")).feed([chunk]))
+    usual = {"index": 0, "delta": {"content": "b"}, "logprobs": None, "finish_reason": None}
+    assert choice == {**usual, **told}
+
+
 class TestEnd:
     USAGE = Chunk(usage=chat_pb2.Usage(input_tokens=5, output_tokens=2, cache_read_tokens=3))
 
