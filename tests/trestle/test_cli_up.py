@@ -200,7 +200,9 @@ async def test_a_taken_port_is_named(tmp_path: Path, service: str) -> None:
             async with up(tmp_path, configured(upstream, **key)) as running:
                 assert await running.end() == 1
                 assert f"cannot listen on {address}" in running.output
-                assert f"{service} ended with status 2; stopping the rest" in running.output
+                setting = "gateway.listen" if service == "gateway" else "gateway.workers.openai"
+                where = f"(it listens where {setting} says)"
+                assert f"{service} ended with status 2; stopping the rest {where}\n" in running.output
 
 
 async def test_a_worker_of_no_family_is_named_with_those_there_are(tmp_path: Path) -> None:

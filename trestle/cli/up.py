@@ -52,10 +52,12 @@ class _Over(Exception):
 
 
 class _Service:
-    """One service's process. ended: its exit status, once it has one. others: where it listens for what else."""
+    """One service's process. ended: its exit status, once it has one. others: where it listens for what else. setting:
+    of the configuration, that says where it listens."""
 
-    def __init__(self, name: str, process: Process, status: Status) -> None:
+    def __init__(self, name: str, setting: str, process: Process, status: Status) -> None:
         self.name = name
+        self.setting = setting
         self.others: dict[str, str] = {}
         self._process = process
         self._status = status
@@ -63,7 +65,7 @@ class _Service:
         self.ended: asyncio.Task[int] = asyncio.create_task(self._follow())
 
     @classmethod
-    async def start(cls, status: Status, name: str, *arguments: str) -> _Service:
+    async def start(cls, status: Status, name: str, setting: str, *arguments: str) -> _Service:
         # A process group of its own: Ctrl-C reaches this process alone, which then stops the gateway before the
         # workers that it still needs.
         process = await asyncio.create_subprocess_exec(
@@ -73,7 +75,12 @@ class _Service:
             stderr=PIPE if status.live else None,
             process_group=0,
         )
-        return cls(name, process, status)
+        return cls(name, setting, process, status)
+
+    @property
+    def listens(self) -> bool:
+        """Whether it has come so far."""
+        return self._listening.done()
 
     async def address(self) -> str:
         """Where it listens, once it does."""
@@ -131,14 +138,16 @@ class _Supervisor:
             for name, address in workers.here.items():
                 # One listener for probes would be asked for by each of them.
                 arguments = ("worker", name, "--config", str(config), "--listen", address, "--health", "")
-                self._workers.append(await _Service.start(self._status, f"worker {name}", *arguments))
+                setting = f"gateway.workers.{name}"
+                self._workers.append(await _Service.start(self._status, f"worker {name}", setting, *arguments))
             for service in self._workers:
                 await self._unless_over(service.address())
             names = ",".join([*workers.here, *workers.elsewhere])
             choices = ["--workers", names, *(("--listen", listen) if listen else ())]
             if self._status.live:
                 choices += ["--metrics", "127.0.0.1:0"]  # for the last line
-            gateway = await _Service.start(self._status, "gateway", "gateway", "--config", str(config), *choices)
+            arguments = ("gateway", "--config", str(config), *choices)
+            gateway = await _Service.start(self._status, "gateway", "gateway.listen", *arguments)
             self._gateway.append(gateway)
             base = _url(await self._unless_over(gateway.address()), is_encrypted(document))
             await self._unless_over(_report(base, document, workers))
@@ -176,7 +185,8 @@ class _Supervisor:
         if self._told_to_stop.done():
             raise _Over
         dead = next(service for service in services if service.ended.done())
-        raise _Over(f"{dead.name} ended with status {dead.ended.result()}; stopping the rest")
+        why = "" if dead.listens else f" (it listens where {dead.setting} says)"
+        raise _Over(f"{dead.name} ended with status {dead.ended.result()}; stopping the rest{why}")
 
 
 async def _report(base: str, document: Mapping[str, Any], workers: Plan) -> None:
