@@ -7,6 +7,7 @@ import gzip
 import shutil
 import ssl
 import subprocess
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -66,6 +67,106 @@ async def test_a_connection_serves_again(framing: Framing) -> None:
         scripted.will(*(Reply([b"first ", b"second"], framing=framing) for _ in range(3)))
         for _ in range(3):
             assert await body_of(await client.open(post(scripted.url), {})) == b"first second"
+        assert scripted.accepted == 1
+
+
+@pytest.mark.parametrize("size", [0, 64 * 1024, 64 * 1024 + 1, 1_000_000])
+async def test_a_request_of_any_size(size: int) -> None:
+    body = bytes(i % 251 for i in range(size))
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        scripted.will(*(Reply.json({}) for _ in range(2)))
+        for _ in range(2):
+            request = HttpRequest(scripted.url + "/chat/completions", {"x-one": "a"}, body)
+            assert await body_of(await client.open(request, {})) == b"{}"
+            arrived = await scripted.request()
+            assert (arrived.body, arrived.headers["x-one"]) == (body, "a")
+            assert arrived.headers["content-length"] == str(size)
+        assert scripted.accepted == 1
+
+
+async def test_an_upstream_that_says_goodbye_is_not_asked_there_again() -> None:
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        farewell = {"connection": "close"}
+        scripted.will(*(Reply([b"one"], headers=farewell, framing=framing) for framing in (Framing.LENGTH,) * 2))
+        for _ in range(2):
+            assert await body_of(await client.open(post(scripted.url), {})) == b"one"
+        assert scripted.accepted == 2
+
+
+@pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfalse", b"what?"])
+async def test_a_second_answer_to_one_request_is_nobodys(more: bytes) -> None:
+    """It is not taken for the answer to the next request."""
+    wire = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ntrue"
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        scripted.will(Reply([wire + more], framing=Framing.BARE), Reply([b"next"], framing=Framing.LENGTH))
+        assert await body_of(await client.open(post(scripted.url), {})) == b"true"
+        assert await body_of(await client.open(post(scripted.url), {})) == b"next"
+        assert scripted.accepted == 2
+
+
+async def test_bytes_that_nobody_asked_for_end_an_idle_connection() -> None:
+    wire = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ntrue"
+    gate = Gate()
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        forged = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged"
+        scripted.will(Reply([wire, gate, forged, Gate()], framing=Framing.BARE))
+        assert await body_of(await client.open(post(scripted.url), {})) == b"true"
+        gate.set()
+        await (await scripted.request()).closed()
+        scripted.will(Reply([b"next"], framing=Framing.LENGTH))
+        assert await body_of(await client.open(post(scripted.url), {})) == b"next"
+
+
+async def test_headers_of_an_answer_by_their_names() -> None:
+    wire = b"HTTP/1.1 200 OK\r\nX-One: a\r\nx-one: b\r\nX-Odd: \xc3\xa9\xff\r\nContent-Length: 0\r\n\r\n"
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        scripted.will(Reply([wire], framing=Framing.BARE))
+        answer = await client.open(post(scripted.url), {})
+        assert (answer.headers["x-one"], answer.headers["x-odd"]) == ("a, b", "é\udcff")
+        assert answer.clean_end
+        assert await body_of(answer) == b""
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate"])
+async def test_a_small_body_that_would_become_a_huge_one(coding: str) -> None:
+    zeros = bytes(64 * 1024 * 1024)
+    packed = zlib.compress(zeros) if coding == "deflate" else gzip.compress(zeros)
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        scripted.will(Reply([packed], headers={"content-encoding": coding}))
+        answer = await client.open(post(scripted.url), {})
+        with pytest.raises(CallError) as raised:
+            await answer.read_all(2 * len(zeros))
+        assert raised.value.reason is Reason.UPSTREAM_PROTOCOL
+        answer.close()
+
+
+async def test_a_body_that_is_not_packed_as_it_says() -> None:
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        scripted.will(Reply([b"plain", Gate()], headers={"content-encoding": "gzip"}))
+        with pytest.raises(CallError) as raised:
+            await (await client.open(post(scripted.url), {})).read()
+        assert raised.value.reason is Reason.UPSTREAM_PROTOCOL
+
+
+async def test_who_is_slow_makes_the_upstream_wait() -> None:
+    """What nobody reads stays at the upstream, and nothing of it is lost."""
+    piece = bytes(range(256)) * 256
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        scripted.will(Reply([piece] * 800, framing=Framing.LENGTH), Reply([b"next"], framing=Framing.LENGTH))
+        answer = await client.open(post(scripted.url), {})
+        request = await scripted.request()
+        before = -1
+        while request.taken != before:  # until neither the kernel nor we take any more
+            before = request.taken
+            for _ in range(200):
+                await asyncio.sleep(0.001)
+        assert request.taken < 400 * len(piece)
+        received = bytearray()
+        while data := await answer.read():
+            received += data
+        assert bytes(received) == piece * 800
+        answer.close()
+        assert await body_of(await client.open(post(scripted.url), {})) == b"next"
         assert scripted.accepted == 1
 
 

@@ -15,6 +15,7 @@ from support.redis import Missing, redis_server
 from gateway.limits.local import LocalLimits, periods, until_next
 from gateway.limits.policy import Holder, Limits, Refusal, Standing, duration, headers
 from gateway.limits.shared import SharedLimits
+from trestle.errors import Reason
 
 NOON = 1_790_000_000.0
 
@@ -104,6 +105,16 @@ async def test_requests_at_a_time(kept: Kept) -> None:
     assert [await kept.refused(limited) for _ in range(2)] == ["", "concurrent"]
 
 
+async def test_one_request_at_a_time(kept: Kept) -> None:
+    limited = key(concurrent=1)
+    for _ in range(3):
+        assert [await kept.refused(limited), await kept.refused(limited)] == ["", "concurrent"]
+        kept.ids -= 1  # the one that was let in
+        for _ in range(2):
+            await kept.settle(limited)  # a second time changes nothing
+        kept.ids += 1
+
+
 @pytest.mark.parametrize("period", ["day", "month"])
 async def test_tokens_of_a_day_or_month(kept: Kept, period: str) -> None:
     limited = key(**{f"tokens_per_{period}": 100})
@@ -170,6 +181,39 @@ def test_a_clock_that_was_wrong_for_a_while_does_no_harm() -> None:
     assert not isinstance(limits.admit([limited], 0, NOON + 31), Refusal), "and time goes on"
 
 
+def test_whom_nothing_need_be_remembered_of_is_forgotten() -> None:
+    """After an hour: not who has a request open, nor whose tokens or cost of the day or month count."""
+    limits, other = LocalLimits(), Holder("key:other", "a", Limits())
+    holders = {what: Holder(f"key:{what}", "a", Limits()) for what in ("idle", "open", "tokens", "cost", "late")}
+    for what, holder in holders.items():
+        limits.admit([holder], 10, NOON + (1 if what == "late" else 0))
+        if what != "open":
+            limits.settle([holder], 10, 5 if what == "tokens" else 0, 0.5 if what == "cost" else 0.0, NOON)
+
+    def known() -> set[str]:
+        return {id.removeprefix("key:") for id in limits._counters}  # noqa: A001, SLF001
+
+    limits.admit([other], 0, NOON + 3600)
+    assert known() == {*holders, "other"}
+    limits.settle([other], 0, 0, 0.0, NOON + 3600)
+    limits.admit([other], 0, NOON + 3660.5)
+    assert known() == {"open", "tokens", "cost", "other"}
+    limits.admit([other], 0, NOON + 40 * 86400)
+    assert known() == {"open", "other"}
+
+
+def test_who_is_swept_seldom_is_asked_for_seldom() -> None:
+    """Once a minute, not at each request."""
+    limits, first, second = LocalLimits(), Holder("key:first", "a", Limits()), Holder("key:second", "a", Limits())
+    limits.admit([first], 0, NOON)
+    limits.settle([first], 0, 0, 0.0, NOON)
+    for seconds in (3590, 3610, 3649):
+        limits.admit([second], 0, NOON + seconds)
+        assert len(limits._counters) == 2  # noqa: SLF001
+    limits.admit([second], 0, NOON + 3650)
+    assert len(limits._counters) == 1  # noqa: SLF001
+
+
 def test_what_was_used_before_is_remembered() -> None:
     limits, limited = LocalLimits(), key(tokens_per_day=100, cost_per_month=5.0)
     day, month = periods(NOON)
@@ -204,6 +248,63 @@ async def test_a_lease_that_is_not_renewed_runs_out(tmp_path: Path) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_how_a_holder_stands() -> None:
+    limits, limited = LocalLimits(), [key(requests_per_minute=6, tokens_per_minute=600), account()]
+    for used in (1, 2):
+        told = limits.admit(limited, 100, NOON)
+        assert told == [
+            Standing(limited[0], 6 - used, 10.0 * used, 600 - 100 * used, 10.0 * used),
+            Standing(limited[1], 0, 0.0, 0, 0.0),
+        ]
+    limits.settle(limited, 100, 5100, 0.0, NOON)
+    told = limits.admit([key(requests_per_minute=6)], 0, NOON + 10)
+    assert told == [Standing(key(requests_per_minute=6), 4, 20.0, 0, 0.0)], "one has come back, and one is used"
+    told = limits.admit([key(tokens_per_minute=600)], 0, NOON + 10_000)
+    assert told == [Standing(key(tokens_per_minute=600), 0, 0.0, 600, 0.0)], "never more than a minute's worth"
+
+
+def test_the_day_and_month_of_an_instant() -> None:
+    assert periods(NOON) == ("2026-09-21", "2026-09")
+    assert periods(1_798_761_599.9) == ("2026-12-31", "2026-12")
+    assert periods(1_798_761_600.0) == ("2027-01-01", "2027-01")
+
+
+@pytest.mark.parametrize(
+    ("holder", "limit", "message", "code"),
+    [
+        (key(requests_per_minute=3), "requests_per_minute", "This API key may use 3 requests per minute", None),
+        (account(tokens_per_minute=1000), "tokens_per_minute", "This account may use 1000 tokens per minute", None),
+        (key(concurrent=2), "concurrent", "This API key may use 2 requests at a time", None),
+        (account(tokens_per_day=5), "tokens_per_day", "This account may use 5 tokens per day", "insufficient_quota"),
+        (key(cost_per_month=2.5), "cost_per_month", "This API key may use 2.5 cost per month", "insufficient_quota"),
+    ],
+)
+def test_what_a_caller_is_told(holder: Holder, limit: str, message: str, code: str | None) -> None:
+    error = Refusal(holder, limit, 7.5).error()
+    assert error.message == f"{message}, and no more now."
+    assert (error.reason, error.code, error.retry_after) == (
+        Reason.RATE_LIMITED,
+        code or "rate_limit_exceeded",
+        7.5,
+    )
+    assert Refusal(holder, limit, 0.0).error().retry_after == 0.001, "at once would be no answer"
+
+
+@pytest.mark.parametrize(
+    ("limits", "budgets"),
+    [
+        ({}, False),
+        ({"requests_per_minute": 1, "tokens_per_minute": 1, "concurrent": 1}, False),
+        ({"tokens_per_day": 1}, True),
+        ({"tokens_per_month": 1}, True),
+        ({"cost_per_day": 0.5}, True),
+        ({"cost_per_month": 0.5}, True),
+    ],
+)
+def test_limits_of_a_day_or_month(limits: dict[str, Any], budgets: bool) -> None:
+    assert Limits(**limits).budgets is budgets
 
 
 def test_headers_are_of_who_has_less_left() -> None:
