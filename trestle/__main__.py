@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 
@@ -14,7 +16,13 @@ def main() -> int:
             raise
         print("trestle: the command needs more than the client does: pip install 'trestle[cli]'", file=sys.stderr)
         return 2
-    return run()
+    try:
+        status = run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
 
 
 if __name__ == "__main__":

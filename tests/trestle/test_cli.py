@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,15 @@ def test_a_missing_file_is_one_line(command: tuple[str, ...], tmp_path: Path) ->
     assert (done.returncode, done.stdout) == (2, "")
     said = "No such file or directory; --config FILE names the configuration"
     assert done.stderr == f"trestle: {tmp_path}/absent.yaml: {said}\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "trestle", "config", "schema"]
+    with os.fdopen(writing, "wb") as output:
+        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_check_asks_every_service(tmp_path: Path) -> None:
