@@ -224,6 +224,53 @@ def test_what_was_used_before_is_remembered() -> None:
     assert found.retry_after == until_next("tokens_per_day", NOON)
 
 
+def test_what_was_not_used_before_is_not_remembered() -> None:
+    limits, limited = LocalLimits(), key(tokens_per_day=10, cost_per_day=1.0)
+    limits.remember("key:k", {"2026-01-01": (99, 99.0)}, NOON)
+    assert not isinstance(limits.admit([limited], 10, NOON), Refusal)
+
+
+@pytest.mark.parametrize(("limit", "spent"), [("cost_per_day", (0, 2.0)), ("cost_per_month", (0, 2.0))])
+def test_cost_of_before_is_added_to_that_of_now(limit: str, spent: tuple[int, float]) -> None:
+    limits, limited = LocalLimits(), key(**{limit: 3.0})
+    day, month = periods(NOON)
+    assert not isinstance(limits.admit([limited], 0, NOON), Refusal)
+    limits.settle([limited], 0, 0, 0.5, NOON)
+    limits.remember("key:k", {day: spent, month: spent}, NOON)
+    assert not isinstance(limits.admit([limited], 0, NOON), Refusal)
+    limits.settle([limited], 0, 0, 0.5, NOON)
+    found = limits.admit([limited], 0, NOON)
+    assert isinstance(found, Refusal)
+    assert found.limit == limit
+
+
+@pytest.mark.parametrize(
+    ("holder", "tokens", "seconds", "expected"),
+    [
+        (key(requests_per_minute=1), 0, 0, 60.0),
+        (key(requests_per_minute=1), 0, 45, 15.0),
+        (key(tokens_per_minute=600), 500, 0, 40.0),
+        (key(tokens_per_minute=600), 9000, 0, 50.0),
+        (key(tokens_per_minute=600), 500, 30, 10.0),
+        (key(concurrent=1), 0, 45, 1.0),
+    ],
+)
+def test_how_long_to_wait(holder: Holder, tokens: int, seconds: float, expected: float) -> None:
+    """tokens: of a second request, so many seconds after a first one that took 500."""
+    limits = LocalLimits()
+    limits.admit([holder], 500, NOON)
+    found = limits.admit([holder], tokens, NOON + seconds)
+    assert isinstance(found, Refusal)
+    assert found.retry_after == expected
+
+
+async def test_what_was_reserved_and_not_used_is_all_given_back(kept: Kept) -> None:
+    limited = key(tokens_per_day=100, tokens_per_month=100)
+    assert await kept.refused(limited, tokens=10) == ""
+    await kept.settle(limited, reserved=10, used=0)
+    assert await kept.refused(limited, tokens=1000) == "", "as the first one"
+
+
 async def test_a_lease_that_is_not_renewed_runs_out(tmp_path: Path) -> None:
     try:
         with redis_server(tmp_path) as server:
