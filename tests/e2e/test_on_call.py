@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -83,6 +84,26 @@ async def test_a_worker_that_is_killed_goes_by_the_name_that_grpc_has_for_it(tmp
             assert 'status=503 reason=UNAVAILABLE why="' in log
             told = await scraped(metrics)
             assert 'trestle_attempts_total{reason="UNAVAILABLE",upstream="first",worker="openai"} 2.0' in told
+
+
+async def test_a_worker_that_hangs_is_given_up_with_its_connection(tmp_path: Path) -> None:
+    """It takes forty seconds: thirty until gRPC asks whether the other end is there, and ten for the answer."""
+    async with (
+        services.worker("echo", tmp_path) as worker,
+        services.gateway({"workers": {"echo": worker.address}, "timeout": 85}, tmp_path) as gateway,
+        Client(gateway.address) as client,
+        aiohttp.ClientSession() as patient,
+    ):
+        assert (await client.chat(ask("echo"))).status == 200
+        worker.process.send_signal(signal.SIGSTOP)
+        try:
+            url = f"http://{gateway.address}/v1/chat/completions"
+            async with patient.post(url, json=ask("echo")) as answer:
+                error = (await answer.json())["error"]
+        finally:
+            worker.process.send_signal(signal.SIGCONT)
+        assert (answer.status, error["code"]) == (503, "worker_unavailable"), "else its deadline ends it"
+        assert "ping timeout" in await gateway.logged("the request failed")
 
 
 async def scraped(metrics: str) -> list[str]:

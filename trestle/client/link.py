@@ -43,6 +43,7 @@ _OPTIONS: Final[Mapping[str, int | str]] = {
     "grpc.use_local_subchannel_pool": 1,
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.http2.ping_timeout_ms": 10_000,  # of a process that hangs, whose kernel still answers
     # A worker that comes back is found within a second.
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.min_reconnect_backoff_ms": 10_000,  # despite its name: the time that one attempt has
