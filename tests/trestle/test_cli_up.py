@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import pty
@@ -150,6 +151,17 @@ async def test_a_key_is_used_but_never_shown(tmp_path: Path) -> None:
             assert "models: scripted-model\n" in output
             assert '-H "Authorization: Bearer $UP_KEY"' in output
             assert "a-secret-of-this-test" not in output
+
+
+async def test_without_a_key_it_does_not_ask_itself(tmp_path: Path) -> None:
+    """Its own gateway would only write down that somebody came without one."""
+    async with ScriptedUpstream() as upstream:
+        keys = [{"name": "ci", "sha256": hashlib.sha256(b"elsewhere").hexdigest()}]
+        async with up(tmp_path, configured(upstream, auth="keys", keys=keys)) as running:
+            output = await running.until("Ctrl-C stops it.")
+            assert "models: for those who show a key\n" in output
+            assert '{"model": "MODEL", ' in output
+            assert "UNAUTHENTICATED" not in running.output
 
 
 async def test_a_family_without_its_credential_is_left_out_and_the_rest_serves(tmp_path: Path) -> None:

@@ -195,15 +195,17 @@ async def _report(base: str, document: Mapping[str, Any], workers: Plan) -> None
     print(f"\nTrestle {__version__} serves {base}")
     for name, address in (*workers.here.items(), *workers.elsewhere.items()):
         print(f"  worker {name}: {address}")
+    offered: list[str] = []
     try:
-        offered = await asyncio.to_thread(models, base, key, _MODELS_SECONDS)
+        if key or is_open(document):
+            offered = await asyncio.to_thread(models, base, key, _MODELS_SECONDS)
     except GatewayError as error:
-        offered = []
         print(f"  models: {error}")
     else:
         more = f" and {len(offered) - _SHOWN_MODELS} more" if len(offered) > _SHOWN_MODELS else ""
-        print(f"  models: {', '.join(offered[:_SHOWN_MODELS]) or 'none yet'}{more}")
-    model = "echo" if "echo" in offered or not offered else offered[0]
+        none = "none yet" if key or is_open(document) else "for those who show a key"
+        print(f"  models: {', '.join(offered[:_SHOWN_MODELS]) or none}{more}")
+    model = "echo" if "echo" in (offered or workers.here) else (*offered, "MODEL")[0]
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello, bridge!"}]})
     bearer = "" if is_open(document) else f' -H "Authorization: Bearer ${variable or "TRESTLE_KEY"}"'
     print(f"\nTry it:\n  curl {base}/v1/chat/completions{bearer} -H 'Content-Type: application/json' \\")
