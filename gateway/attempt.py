@@ -82,11 +82,14 @@ class Attempt:
             raise self.error from None
         if response is None:
             return None
-        if self._timer is not None:
-            self._last = self._loop.time()
         if not self.spoke:
             self.began = True
             self.spoke = self.single or self._listen(response.chunks)
+            if self.spoke and self._timer is not None and 0 < self._idle < self._first_token:
+                self._timer.cancel()  # it would look too late
+                self._timer = self._loop.call_later(self._idle, self._check)
+        if self._timer is not None and (self.spoke or not self._first_token):
+            self._last = self._loop.time()
         return response
 
     def _listen(self, chunks: Iterable[Any]) -> bool:

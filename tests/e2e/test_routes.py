@@ -181,6 +181,28 @@ async def test_silence_between_pieces(tmp_path: Path) -> None:
         assert stream.error["code"] == "upstream_timeout"
 
 
+async def test_silence_between_pieces_is_none_of_the_first_ones_time(tmp_path: Path) -> None:
+    async with route(tmp_path, first_token_timeout=3600, idle_timeout=0.3) as two:
+        two.first.will(Reply.sse(sse(chunk({"role": "assistant", "content": "So far"})), Gate()))
+        async with asyncio.timeout(PATIENCE):
+            stream = await two.client.stream(ask("m"))
+        assert stream.error is not None
+        assert (stream.text(), stream.error["code"]) == ("So far", "upstream_timeout")
+
+
+async def test_who_says_only_that_it_will_answer_gains_no_time(tmp_path: Path) -> None:
+    async with route(tmp_path, first_token_timeout=2.0) as two:
+        begun, content = Gate(), Gate()
+        opening = sse(chunk({"role": "assistant", "content": ""}))
+        two.first.will(Reply.sse(begun, opening, content, *text_stream(["Late."])))
+        two.second.will(good(True))
+        asked = asyncio.create_task(two.text(True))
+        for gate, seconds in ((begun, 1.5), (content, 1.25)):
+            await asyncio.wait([asked], timeout=seconds)
+            gate.set()
+        assert await asked == "Good."
+
+
 @both_ways
 async def test_an_upstream_with_a_time_of_its_own(tmp_path: Path, streamed: bool) -> None:
     async with route(tmp_path, upstream={"timeout": 0.3}) as two:
