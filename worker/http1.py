@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_at(self._due, self._check)
         elif not self._busy:
             self.abort()  # idle for long enough
-        elif self._waiter is not None:  # else it is the caller who takes its time
+        elif self._waiter is not None and not self._waiter.done():  # else something came, or the caller takes its time
             self.timed_out = True
             self._transport.abort()
 

@@ -241,6 +241,35 @@ async def test_a_race_is_won_by_who_does_not_fail(tmp_path: Path, streamed: bool
         assert await asked == "Good."
 
 
+@both_ways
+async def test_a_race_that_both_lose_is_over(tmp_path: Path, streamed: bool) -> None:
+    gate = Gate()
+    async with route(tmp_path, hedge_after=0.01) as two:
+        two.first.will(Reply([gate, Cut.CLOSE], framing=Framing.BARE))
+        two.second.will(BUSY)
+        asked = asyncio.create_task(two.client.ask("POST", "/v1/chat/completions", ask_body(streamed)))
+        await two.second.request()
+        gate.set()
+        answer = await asked
+        assert (answer.status, answer.headers["x-trestle-attempts"]) == (503, "2")
+        assert (len(two.first.requests), len(two.second.requests)) == (1, 1)
+
+
+async def test_a_race_costs_what_a_further_target_does(tmp_path: Path) -> None:
+    gate = Gate()
+    async with route(tmp_path, hedge_after=0.01, gateway={"retries": {"ratio": 0.0, "reserve": 1}}) as two:
+        late = good(False, "Alone.")
+        two.first.will(silent(False), Reply([gate, *late.steps], headers=late.headers))
+        two.second.will(good(False, "Faster."), good(False, "Nobody paid for it."))
+        assert await two.text(False) == "Faster."
+        asked = asyncio.create_task(two.text(False))
+        await two.first.request()
+        await asyncio.wait([asked], timeout=0.5)
+        gate.set()
+        assert await asked == "Alone."
+        assert len(two.second.requests) == 1
+
+
 @asynccontextmanager
 async def raced(folder: Path, rest: float) -> AsyncIterator[Two]:
     """A model `m` whose targets race at once, and `calm` with the same targets; they rest after one failure."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import shutil
+import socket
 import ssl
 import subprocess
+import threading
+import time
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -245,6 +248,66 @@ async def test_silence_before_the_head_and_between_reads() -> None:
             await answer.read()
         assert raised.value.reason is Reason.UPSTREAM_TIMEOUT
         answer.close()
+
+
+async def test_silence_between_reads_is_none_of_the_heads_time() -> None:
+    times = {"first_byte_timeout": 3600.0, "idle_timeout": 0.2}
+    async with ScriptedUpstream() as scripted, calling(scripted.url, **times) as client:
+        scripted.will(Reply.sse(b"data: 1\n\n", Gate()))
+        answer = await client.open(post(scripted.url), {})
+        assert await answer.read() == b"data: 1\n\n"
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(CallError) as raised:
+                await answer.read()
+        assert raised.value.reason is Reason.UPSTREAM_TIMEOUT
+        answer.close()
+
+
+async def test_a_caller_that_takes_its_time_is_no_silence() -> None:
+    gate = Gate()
+    async with ScriptedUpstream() as scripted, calling(scripted.url, idle_timeout=0.2) as client:
+        scripted.will(Reply.sse(b"data: 1\n\n", gate, b"data: 2\n\n"))
+        answer = await client.open(post(scripted.url), {})
+        assert await answer.read() == b"data: 1\n\n"
+        await asyncio.sleep(0.6)  # the time itself is what this is about
+        gate.set()
+        assert await answer.read() == b"data: 2\n\n"
+        answer.close()
+
+
+async def test_what_came_in_time_counts_however_late_we_see_it() -> None:
+    """An event loop that is held up finds the bytes and the end of their time together."""
+    sent = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\na")
+                sent.wait(PATIENCE)
+                connection.sendall(b"b")
+                sent.clear()
+                sent.wait(PATIENCE)
+                connection.sendall(b"c")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        async with calling(url, idle_timeout=1.0) as client:
+            answer = await client.open(post(url), {})
+            assert await answer.read() == b"a"
+            reading = asyncio.create_task(answer.read())
+            await asyncio.sleep(0)  # it waits now
+            sent.set()
+            while sent.is_set():
+                time.sleep(0.001)  # noqa: ASYNC251 (what holds the loop up)
+            time.sleep(1.1)  # noqa: ASYNC251
+            assert await reading == b"b"
+            sent.set()
+            assert await answer.read() == b"c"
+            answer.close()
+        await asyncio.to_thread(thread.join)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed: no certificate can be made")
