@@ -337,6 +337,15 @@ async def test_a_target_that_keeps_failing_is_rested(tmp_path: Path) -> None:
         assert (len(two.first.requests), len(two.second.requests)) == (2, 4)
 
 
+@both_ways
+async def test_failures_with_answers_between_them_are_no_reason_to_rest(tmp_path: Path, streamed: bool) -> None:
+    async with route(tmp_path, gateway={"breaker": {"failures": 2, "rest": 3600}}) as two:
+        two.first.will(BUSY, good(streamed, "First."), BUSY, good(streamed, "First."))
+        two.second.will(*(good(streamed, "Second.") for _ in range(2)))
+        told = [await two.text(streamed) for _ in range(4)]
+        assert told == ["Second.", "First.", "Second.", "First."]
+
+
 @pytest.mark.parametrize("where", ["worker", "upstream"])
 async def test_load_that_finds_no_place_is_turned_away(tmp_path: Path, where: str) -> None:
     few = {"max_calls": 1, "queue": 0}

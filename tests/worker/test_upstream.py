@@ -173,6 +173,18 @@ async def test_who_is_slow_makes_the_upstream_wait() -> None:
         assert scripted.accepted == 1
 
 
+async def test_a_connection_given_back_twice_serves_one_at_a_time() -> None:
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        scripted.will(*(Reply([text], framing=Framing.LENGTH) for text in (b"one", b"two", b"three")))
+        answer = await client.open(post(scripted.url), {})
+        assert await answer.read_all(10) == b"one"
+        for _ in range(2):
+            answer.close()
+        answers = [await client.open(post(scripted.url), {}) for _ in range(2)]
+        assert [await body_of(each) for each in answers] == [b"two", b"three"]
+        assert scripted.accepted == 2
+
+
 async def test_a_body_that_the_close_ends() -> None:
     async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
         scripted.will(Reply([b"all of it"], framing=Framing.CLOSE), Reply([b"again"], framing=Framing.LENGTH))
