@@ -129,6 +129,13 @@ def test_the_limit_is_exact(pieces: list[bytes]) -> None:
                 parse(*whole, limit=LIMIT - 1)
 
 
+def test_lines_in_pieces_do_not_add_up() -> None:
+    """What an earlier event's unfinished lines held is no part of a later one."""
+    for cut in (1, 500, len(EXACT)):
+        assert len(parse(*[EXACT[:cut], EXACT[cut:] + b"\n\n"] * 5)) == 5
+        assert len(parse(*[EXACT[:cut], EXACT[cut:] + b"\n", b"\n"] * 5)) == 5
+
+
 def test_a_byte_order_mark_in_pieces_does_not_count() -> None:
     assert parse(b"\xef", b"\xbb", b"\xbf" + EXACT, b"\n\n") == [("", EXACT[6:])]
 

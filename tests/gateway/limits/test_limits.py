@@ -291,7 +291,10 @@ async def test_a_lease_that_is_not_renewed_runs_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0ms"), (0.0201, "21ms"), (1, "1s"), (7.2, "8s"), (60, "1m0s"), (359.5, "6m0s"), (3720, "1h2m0s")],
+    [
+        *[(0, "0ms"), (0.0201, "21ms"), (0.5, "500ms"), (1, "1s"), (7.2, "8s")],
+        *[(60, "1m0s"), (359.5, "6m0s"), (3600, "1h0m0s"), (3720, "1h2m0s")],
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -310,6 +313,11 @@ def test_how_a_holder_stands() -> None:
     assert told == [Standing(key(requests_per_minute=6), 4, 20.0, 0, 0.0)], "one has come back, and one is used"
     told = limits.admit([key(tokens_per_minute=600)], 0, NOON + 10_000)
     assert told == [Standing(key(tokens_per_minute=600), 0, 0.0, 600, 0.0)], "never more than a minute's worth"
+
+
+def test_who_used_more_than_a_minutes_worth_has_nothing_left() -> None:
+    limits, limited = LocalLimits(), key(requests_per_minute=5, tokens_per_minute=600)
+    assert limits.admit([limited], 900, NOON) == [Standing(limited, 4, 12.0, 0, 90.0)]
 
 
 def test_the_day_and_month_of_an_instant() -> None:
