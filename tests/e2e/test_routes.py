@@ -258,10 +258,13 @@ async def test_a_race_that_both_lose_is_over(tmp_path: Path, streamed: bool) -> 
 async def test_a_race_costs_what_a_further_target_does(tmp_path: Path) -> None:
     gate = Gate()
     async with route(tmp_path, hedge_after=0.01, gateway={"retries": {"ratio": 0.0, "reserve": 1}}) as two:
-        late = good(False, "Alone.")
+        late, slow, both = good(False, "Alone."), good(False, "Faster."), Gate()
         two.first.will(silent(False), Reply([gate, *late.steps], headers=late.headers))
-        two.second.will(good(False, "Faster."), good(False, "Nobody paid for it."))
-        assert await two.text(False) == "Faster."
+        two.second.will(Reply([both, *slow.steps], headers=slow.headers), good(False, "Nobody paid for it."))
+        asked = asyncio.create_task(two.text(False))
+        await two.first.request()
+        both.set()
+        assert await asked == "Faster."
         asked = asyncio.create_task(two.text(False))
         await two.first.request()
         await asyncio.wait([asked], timeout=0.5)

@@ -93,6 +93,7 @@ def test_reads_what_a_writer_of_the_standard_writes(texts: list[str], end: str) 
         pytest.param([b"data:xxxxxxxxxx\n"] * 100, id="lines without the blank"),
         pytest.param([b"data:xxxxxxxxxx\n" * 100], id="lines without the blank in one read"),
         pytest.param([b"data:xxxxxxxxxx\n" * 100 + b"\n"], id="an event of such lines in one read"),
+        pytest.param([b"data: " + b"x" * 900 + b"\n", b"data: " + b"x" * 200], id="a second line that never ends"),
         pytest.param([b"event: " + b"x" * (LIMIT + 1)], id="another field"),
         pytest.param([b": " + b"x" * (LIMIT + 1)], id="a comment"),
     ],
