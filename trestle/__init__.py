@@ -5,4 +5,4 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 (who runs a checkout was not asked by pip)
     raise ImportError(f"Trestle needs Python 3.11 or later, and this is {sys.version.split()[0]}")
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
