@@ -117,7 +117,7 @@ def measure_all(
             if (scenario.ways and way.name not in scenario.ways) or (name, way.name) in lost:
                 continue
             try:
-                measured = _run_one(number, name, way, scenario.job(way, _fitting(length, way)))
+                measured = _run_one(number, name, way, scenario.job(way, _fitting(length, way, scenario)))
             except LostError as error:
                 if way.name != "litellm":
                     raise
@@ -129,9 +129,11 @@ def measure_all(
     return runs
 
 
-def _fitting(length: Length, way: Way) -> Length:
+def _fitting(length: Length, way: Way, scenario: Scenario) -> Length:
     """Longer for who answers so much slower that a window would hold next to nothing."""
-    return replace(length, seconds=4 * length.seconds) if way.name == "litellm" else length
+    if way.name != "litellm" or scenario.load(length)["shape"] != "closed":
+        return length
+    return replace(length, seconds=4 * length.seconds)
 
 
 def _run_one(number: int, name: str, way: Way, job: Job) -> Measured:

@@ -109,7 +109,8 @@ def served(setting: Setting) -> Iterator[Served]:
 
 
 def _config(setting: Setting, upstream: int, workers: Sequence[int]) -> dict[str, Any]:
-    made: dict[str, Any] = config(upstream, 0, [*setting.asked, *(f"model-{i}" for i in range(setting.models))], {})
+    models = [*dict.fromkeys(setting.asked), *(f"model-{i}" for i in range(setting.models))]
+    made: dict[str, Any] = config(upstream, 0, models, {})
     gateway = made["gateway"]
     gateway["workers"] = {"openai": "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in workers)}
     gateway["models"] = [{**model, **setting.route} for model in gateway["models"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import pytest
 
@@ -52,6 +53,26 @@ async def test_none_or_a_wrong_one(authorization: str | None, api_key: str | Non
     with pytest.raises(CallError) as caught:
         await KEYS.admit(authorization, api_key)
     assert (caught.value.reason, caught.value.code) == (Reason.UNAUTHENTICATED, code)
+
+
+async def test_many_keys_cost_a_request_what_one_does() -> None:
+    async def events(count: int) -> int:
+        keyring = Keyring({hashlib.sha256(b"%d" % i).digest(): Identity(DEFAULT_ACCOUNT, f"{i}") for i in range(count)})
+        seen = 0
+
+        def note(*_: object) -> None:
+            nonlocal seen
+            seen += 1
+
+        sys.setprofile(note)
+        try:
+            identity = await keyring.admit("Bearer 0", None)
+        finally:
+            sys.setprofile(None)
+        assert identity.key == "0"
+        return seen
+
+    assert await events(10_000) == await events(1)
 
 
 async def test_an_open_gateway_asks_nobody() -> None:
