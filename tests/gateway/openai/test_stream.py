@@ -132,7 +132,10 @@ def test_calls() -> None:
 def test_the_legacy_call() -> None:
     legacy = chat_pb2.TOOL_KIND_LEGACY_FUNCTION
     said = deltas(call(name="f", kind=legacy), call(arguments="{}", kind=legacy))
-    assert [delta["function_call"] for delta in said] == [{"name": "f", "arguments": ""}, {"arguments": "{}"}]
+    assert said == [
+        {"role": "assistant", "function_call": {"name": "f", "arguments": ""}},
+        {"function_call": {"arguments": "{}"}},
+    ]
 
 
 def test_the_legacy_calls_extras_stand_in_the_function() -> None:
@@ -222,6 +225,20 @@ def test_extras_without_any_content_have_a_chunk_of_their_own() -> None:
     assert said == [{"role": "assistant", "content": "", "x": 1}, {"y": 2}]
     told = choices(begun(Chunk(text="a")).feed([Chunk(choice_extra_json=b'{"z":3}'), Chunk(answer_extra_json=b"{}")]))
     assert [(choice["delta"], choice.get("z")) for choice in told] == [({}, 3), ({}, None)]
+
+
+def test_no_extra_of_the_answer_takes_the_place_of_a_member_of_ours() -> None:
+    """Not even of one that this answer leaves out."""
+    ours = ("id", "object", "created", "model", "choices", "usage", "service_tier", "system_fingerprint")
+    forged = json.dumps({**dict.fromkeys(ours, "forged"), "more": 1}).encode()
+    data = ChatStreamEncoder(False).feed([STARTED, Chunk(text="a", answer_extra_json=forged)])
+    assert b"forged" not in data
+    assert events(data)[0]["more"] == 1
+
+
+def test_logprobs_without_any_content_have_a_chunk_of_their_own() -> None:
+    (told,) = choices(begun(Chunk(text="a")).feed([Chunk(logprobs=chat_pb2.Logprobs(has_content=True))]))
+    assert (told["delta"], told["logprobs"]) == ({}, {"content": [], "refusal": None})
 
 
 def test_extras_that_are_no_object_are_left_out() -> None:
