@@ -49,7 +49,6 @@ def about() -> dict[str, str]:
     facts = {
         "python": f"{platform.python_version()} ({platform.python_compiler()}), {sys.executable}",
         "machine": f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
-        "GRPC_EXPERIMENTS": os.environ.get("GRPC_EXPERIMENTS", "as the services set it"),
     }
     for name in _LIBRARIES:
         try:

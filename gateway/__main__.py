@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 
-# Before grpc is imported: its older poller costs who calls about a quarter less CPU (docs/performance.md).
-os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
+# Before grpc is imported, which would write lines of its own.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-# So that a worker's address can be chosen by the session, without xDS.
-os.environ.setdefault("GRPC_EXPERIMENTAL_RING_HASH_SET_REQUEST_HASH_KEY", "true")
 
 import argparse
 import contextlib

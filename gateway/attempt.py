@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from gateway.calls import Call
+from gateway.rpc.call import Call
 from gateway.settings import Target
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from aiohttp import hdrs, web
 
-from gateway.calls import Metadata
 from gateway.identity import DEFAULT_ACCOUNT, UNKNOWN
 from gateway.openai.errors import error_answer, refusal
 from gateway.record import Record
 from gateway.reply import Reply
+from gateway.rpc.call import Metadata
 from trestle.errors import CallError, Reason
 from trestle.logs import failure
 

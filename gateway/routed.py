@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.attempt import Attempt
 from gateway.breaker import Breakers
-from gateway.calls import Metadata, Method
 from gateway.routing import Route
+from gateway.rpc.call import Metadata, Method
 from gateway.settings import OwnTarget, RetrySettings, Target
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason

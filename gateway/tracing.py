@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import grpc
 from opentelemetry.trace import SpanKind
 
-from gateway.calls import Metadata
 from gateway.record import Outcome, Record
+from gateway.rpc.call import Metadata
 from gateway.settings import Target
 from trestle.traces import HEADERS, Tracer, failed, unrecorded
 

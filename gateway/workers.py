@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
-from gateway.calls import Metadata, Method, error_of
+from gateway.rpc.call import Metadata, Method
+from gateway.rpc.channel import Channel
+from gateway.rpc.names import Name, parse
 from gateway.settings import GatewaySettings, WorkerEndpoint, endpoints
 from trestle.capacity import Capacity
 from trestle.config import ConfigError, unset
-from trestle.tls import Pem, channel_credentials, read_client
+from trestle.errors import CallError
+from trestle.tls import Pem, read_client
 from trestle.v1 import (
     chat_pb2,
     completion_pb2,
@@ -22,29 +25,22 @@ from trestle.v1 import (
     model_pb2,
     moderation_pb2,
     worker_service_pb2,
-    worker_service_pb2_grpc,
 )
 
 SERVICE: Final = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
-# Of several addresses of a name, one that says it does not serve (it is about to stop) is asked no more.
-_HEALTH: Final = f'"healthCheckConfig":{{"serviceName":"{SERVICE}"}}'
-_BALANCE: Final[Mapping[str, str]] = {
-    "round_robin": '{"round_robin":{}}',
-    "session": '{"ring_hash_experimental":{"requestHashHeader":"x-session-id"}}',
-    "load": (
-        '{"weighted_round_robin":{"enableOobLoadReport":true,"oobReportingPeriod":"1s","blackoutPeriod":"2s",'
-        '"weightExpirationPeriod":"30s"}}'
-    ),
-}
+_HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a channel is made of. pem: None where it is in the clear. token: empty for none."""
+    """What a channel is made of. name: where it leads. pem: None where it is in the clear; context: made of the same.
+    token: empty for none."""
 
     endpoint: WorkerEndpoint
+    name: Name
     max_message_bytes: int
     pem: Pem | None
+    context: ssl.SSLContext | None = field(compare=False)
     token: str
 
 
@@ -57,8 +53,12 @@ def read_links(settings: GatewaySettings, environment: Mapping[str, str] = os.en
         if endpoint.token_env and not token:
             variable = endpoint.token_env
             raise ConfigError(f"{where}.token_env: {unset(variable)}")
-        pem = None if endpoint.tls is None else read_client(f"{where}.tls", endpoint.tls)
-        links[name] = Link(endpoint, settings.max_message_bytes, pem, token)
+        try:
+            leads_to = parse(endpoint.address)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {endpoint.address!r} is no address of a worker: {error}") from None
+        pem, context = (None, None) if endpoint.tls is None else read_client(f"{where}.tls", endpoint.tls)
+        links[name] = Link(endpoint, leads_to, settings.max_message_bytes, pem, context, token)
     return links
 
 
@@ -76,17 +76,24 @@ class Worker:
             if endpoint.max_calls
             else None
         )
-        self._channel = _channel(link)
+        self._channel = Channel(
+            link.name,
+            SERVICE,
+            context=link.context,
+            tls_name="" if endpoint.tls is None else endpoint.tls.name,
+            balance=endpoint.balance,
+            resolve_interval=endpoint.resolve_interval,
+            max_message_bytes=link.max_message_bytes,
+        )
         self.chat = self._method("Chat", chat_pb2.ChatResponse)
         self.complete = self._method("Complete", completion_pb2.CompleteResponse)
         self.embed = self._method("Embed", embedding_pb2.EmbedResponse)
         self.moderate = self._method("Moderate", moderation_pb2.ModerateResponse)
-        stub: Any = worker_service_pb2_grpc.WorkerServiceStub(self._channel)
-        self._list_models = stub.ListModels
-        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+        self._list_models = self._method("ListModels", model_pb2.ListModelsResponse)
+        self._health = self._channel.method(_HEALTH, "Check", health_pb2.HealthCheckResponse)
 
     def _method(self, name: str, response_type: Any) -> Method:
-        return Method(self._channel, SERVICE, name, response_type)
+        return self._channel.method(SERVICE, name, response_type)
 
     @property
     def waiting(self) -> int:
@@ -105,47 +112,23 @@ class Worker:
 
     async def list_models(self, timeout: float) -> Iterable[model_pb2.Model]:
         """What the worker can reach now; timeout in seconds. Raises `CallError`."""
+        call = self._list_models(model_pb2.ListModelsRequest(), timeout, self.metadata)
         try:
-            response: model_pb2.ListModelsResponse = await self._list_models(
-                model_pb2.ListModelsRequest(), timeout=timeout, metadata=self.metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error.code().value[0], error.details(), error.trailing_metadata()) from None
+            response: model_pb2.ListModelsResponse = await call.single()
+        finally:
+            call.cancel()
         return response.models
 
     async def serves(self, timeout: float) -> bool:
         """Whether the worker says so itself (grpc.health.v1), asked once; timeout in seconds."""
+        call = self._health(health_pb2.HealthCheckRequest(), timeout, ())
         try:
-            answer = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-        except grpc.aio.AioRpcError:
+            answer = await call.single()
+        except CallError:
             return False
+        finally:
+            call.cancel()
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
         await self._channel.close()
-
-
-def _channel(link: Link) -> grpc.aio.Channel:
-    endpoint, tls = link.endpoint, link.endpoint.tls
-    options = [
-        ("grpc.max_receive_message_length", link.max_message_bytes),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.http2.bdp_probe", 0),  # its growing windows hold megabytes of a stream that nobody reads
-        # Without a policy only what the worker has never seen is tried again, as when it just said goodbye.
-        ("grpc.enable_retries", 1),
-        ("grpc.service_config", f'{{"loadBalancingConfig":[{_BALANCE[endpoint.balance]}],{_HEALTH}}}'),
-        ("grpc.dns_min_time_between_resolutions_ms", round(endpoint.resolve_interval * 1000)),
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.ping_timeout_ms", 10_000),  # of a process that hangs, whose kernel still answers
-        # A worker that comes back is found within a second.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 10_000),  # despite its name: the time that one attempt has
-        ("grpc.max_reconnect_backoff_ms", 1_000),
-    ]
-    if tls is None or link.pem is None:
-        return grpc.aio.insecure_channel(endpoint.address, options)
-    if tls.name:
-        options.append(("grpc.ssl_target_name_override", tls.name))
-    return grpc.aio.secure_channel(endpoint.address, channel_credentials(link.pem), options)

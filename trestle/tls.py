@@ -30,8 +30,8 @@ class ServerTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class ClientTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a client knows its server, and shows who it is itself, in PEM files. ca: who must have signed the server's
-    certificate; empty: one of the authorities that gRPC knows. name: what that certificate must be for; empty: the name
-    in the address. certificate, key: its own; empty: it shows none."""
+    certificate; empty: one of the authorities that this machine trusts. name: what that certificate must be for; empty:
+    the name in the address. certificate, key: its own; empty: it shows none."""
 
     ca: str = ""
     name: str = ""
@@ -96,11 +96,21 @@ class ServerFiles:
 
 def http_context(files: ServerFiles) -> ssl.SSLContext:
     """For a server of HTTP/1.1, now and with files that change."""
+    return _renewed(files, "http/1.1")
+
+
+def grpc_context(files: ServerFiles) -> ssl.SSLContext:
+    """For a server of gRPC on the event loop, now and with files that change."""
+    return _renewed(files, "h2")
+
+
+def _renewed(files: ServerFiles, protocol: str) -> ssl.SSLContext:
     first = files.context
-    first.set_alpn_protocols(["http/1.1"])
+    first.set_alpn_protocols([protocol])
 
     def renew(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
-        files.look()
+        if files.look():
+            files.context.set_alpn_protocols([protocol])
         if files.context is not first:
             connection.context = files.context
 
@@ -123,21 +133,23 @@ def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.ca or None)
 
 
-def read_client(where: str, tls: ClientTls) -> Pem:
-    """What stands in a client's files. Raises `ConfigError` for files that cannot be used."""
+def read_client(where: str, tls: ClientTls) -> tuple[Pem, ssl.SSLContext]:
+    """What stands in a client's files, and what a client of gRPC makes of it. Raises `ConfigError` for files that
+    cannot be used."""
     if bool(tls.certificate) != bool(tls.key):
         raise ConfigError(f"{where}: certificate and key go together")
-    return _read(where, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls.certificate, tls.key, "ca", tls.ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    pem = _read(where, context, tls.certificate, tls.key, "ca", tls.ca)
+    if not tls.ca:
+        context.load_default_certs()
+    return pem, context
 
 
 def client_files(tls: ClientTls) -> list[Path]:
     """The files that a client's settings name."""
     return [Path(name) for name in (tls.ca, tls.certificate, tls.key) if name]
-
-
-def channel_credentials(pem: Pem) -> grpc.ChannelCredentials:
-    """For a client of gRPC."""
-    return grpc.ssl_channel_credentials(pem.ca or None, pem.key or None, pem.certificate or None)
 
 
 def _read(where: str, context: ssl.SSLContext, certificate: str, key: str, ca_key: str, ca: str) -> Pem:

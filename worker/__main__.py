@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Before grpc is imported, as in the gateway: its older poller costs no more here, and less where calls are made.
-os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
+# Before grpc is imported, which would write lines of its own.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import argparse

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hmac
-import inspect
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import grpc
 import msgspec
 
 from trestle.config import ConfigError, unset
+from worker.rpc.call import Call
+from worker.rpc.connection import Refusal
 
 log: Final = logging.getLogger("worker")
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 ANY: Final = "*"
 _BEARER: Final = "bearer "
 
@@ -42,9 +41,6 @@ class Caller(NamedTuple):
 
 
 ANYBODY: Final = Caller("", gateway=True)
-caller: Final[ContextVar[Caller]] = ContextVar("caller", default=ANYBODY)
-"""Of the call that is being served."""
-_vouched: Final[ContextVar[list[_Known]]] = ContextVar("vouched")
 
 
 class _Known:
@@ -89,6 +85,19 @@ class Callers:
         """From now on these may call."""
         self._known = others._known
 
+    def admit(self, call: Call) -> Refusal | None:
+        """Writes down who calls, or says why it may not."""
+        vouched = self.vouched(_token(call.metadata))
+        if not vouched:
+            return _refused(call, grpc.StatusCode.UNAUTHENTICATED, "The bearer token is missing or unknown.")
+        uris, names = _shown(call) if any(each.asks_certificate for each in vouched) else ([], [])
+        call.caller = recognise(vouched, uris, names)
+        if call.caller is not None:
+            return None
+        if uris or names:
+            return _refused(call, grpc.StatusCode.PERMISSION_DENIED, f"{(uris or names)[0]} may not call.")
+        return _refused(call, grpc.StatusCode.UNAUTHENTICATED, "A certificate or a bearer token is needed.")
+
     def vouched(self, token: str) -> list[_Known]:
         """Who it may be by the token; empty for none."""
         digest = _digest(token)
@@ -104,107 +113,23 @@ def recognise(known: Iterable[_Known], uris: list[str], names: list[str]) -> Cal
     return None
 
 
-class Door:
-    """In the place of a server where services are added to it: their methods are looked up by name and not registered
-    (gRPC's loop waits for a call to each registered method by itself, and every call pays for all of them), and each is
-    for who may call.
-
-    callers: None: anybody may. Not an interceptor, which would cost every call 50 µs more.
-    """
-
-    def __init__(self, server: grpc.aio.Server, callers: Callers | None = None) -> None:
-        self._server = server
-        self._callers = callers
-
-    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Adds services."""
-        if self._callers is not None:
-            handlers = [_Guarded(each, self._callers) for each in handlers]
-        self._server.add_generic_rpc_handlers(tuple(handlers))
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Nothing: they are the same ones once more."""
-
-
-class _Guarded(grpc.GenericRpcHandler):
-    def __init__(self, inner: grpc.GenericRpcHandler, callers: Callers) -> None:
-        self._inner = inner
-        self._callers = callers
-        self._known: dict[str, Any] = {}
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        details: Any = handler_call_details
-        handler = self._known.get(details.method)
-        if handler is None:
-            inner = self._inner.service(details)
-            if inner is None:
-                return None
-            handler = self._known[details.method] = _guarded(inner)
-        vouched = self._callers.vouched(_token(details.invocation_metadata))
-        if not vouched:
-            return _turning_away
-        _vouched.set(vouched)  # in the context of the task that serves the call
-        return handler
-
-
-def _guarded(handler: Any) -> Any:
-    """The same handler, for who may call."""
-    kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
-    inner: Any = getattr(handler, kind)
-
-    async def answer(request: Any, context: Context) -> Any:
-        await _admit(context)
-        return await inner(request, context)
-
-    async def answers(request: Any, context: Context) -> AsyncIterator[Any]:
-        await _admit(context)
-        async for each in inner(request, context):
-            yield each
-
-    return getattr(grpc, f"{kind}_rpc_method_handler")(
-        answers if inspect.isasyncgenfunction(inner) else answer,
-        request_deserializer=handler.request_deserializer,
-        response_serializer=handler.response_serializer,
-    )
-
-
-async def _admit(context: Context) -> None:
-    vouched = _vouched.get()
-    uris, names = _shown(context) if any(each.asks_certificate for each in vouched) else ([], [])
-    found = recognise(vouched, uris, names)
-    if found is not None:
-        caller.set(found)
-    elif uris or names:
-        await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"{(uris or names)[0]} may not call.")
-    else:
-        await _refuse(context, grpc.StatusCode.UNAUTHENTICATED, "A certificate or a bearer token is needed.")
-
-
-def _shown(context: Context) -> tuple[list[str], list[str]]:
+def _shown(call: Call) -> tuple[list[str], list[str]]:
     """The URIs and the DNS names, in lower case, of the certificate that the caller showed."""
-    shown: Mapping[str, Iterable[bytes]] = context.auth_context()
+    shown: Iterable[tuple[str, str]] = call.certificate().get("subjectAltName", ())
     return (
-        [uri.decode("utf-8", "replace") for uri in shown.get("peer_uri", ())],
-        [name.decode("utf-8", "replace").lower() for name in shown.get("peer_dns", ())],
+        [value for kind, value in shown if kind == "URI"],
+        [value.lower() for kind, value in shown if kind == "DNS"],
     )
 
 
-async def _turn_away(requests: object, context: Context) -> None:
-    await _refuse(context, grpc.StatusCode.UNAUTHENTICATED, "The bearer token is missing or unknown.")
+def _refused(call: Call, status: grpc.StatusCode, message: str) -> Refusal:
+    given = next((value for name, value in call.metadata if name == "x-request-id"), "")
+    log.warning("a call from %s is refused: %s", call.peer(), message, extra={"request_id": given, "account": ""})
+    return status, message
 
 
-async def _refuse(context: Context, status: grpc.StatusCode, message: str) -> None:
-    given = dict(context.invocation_metadata() or ()).get("x-request-id", "")
-    log.warning("a call from %s is refused: %s", context.peer(), message, extra={"request_id": given, "account": ""})
-    await context.abort(status, message)
-
-
-# One that takes a stream, whatever the method does: so nothing of the request is read.
-_turning_away: Final[Any] = grpc.stream_unary_rpc_method_handler(_turn_away)
-
-
-def _token(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
-    for name, value in metadata or ():
+def _token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    for name, value in metadata:
         if name == "authorization" and isinstance(value, str) and value[: len(_BEARER)].lower() == _BEARER:
             return value[len(_BEARER) :].strip()
     return ""

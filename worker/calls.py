@@ -7,19 +7,19 @@ import logging
 import sys
 import urllib.parse
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, Protocol, TypeVar
 
 import grpc
 
 from trestle.errors import DETAILS_KEY, CallError, Reason
 from trestle.logs import failure, serving
 from trestle.v1 import chat_pb2
-from worker.callers import caller
+from worker.callers import ANYBODY, Caller
+from worker.rpc.call import Call
 
 if TYPE_CHECKING:
     from worker.tracing import CallTrace, Tracing
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 T = TypeVar("T")
 
 log: Final = logging.getLogger("worker")
@@ -102,7 +102,7 @@ class CallMetadata:
         "usage",
     )
 
-    def __init__(self, context: Context, request: Any) -> None:
+    def __init__(self, context: Call, request: Any) -> None:
         now = asyncio.get_running_loop().time()
         self._since = now
         self._context = context
@@ -115,7 +115,8 @@ class CallMetadata:
         self.retries = 0
         self.began_at = 0.0
         self.request = request
-        self.caller, trusted = caller.get()
+        who: Caller = context.caller or ANYBODY
+        self.caller, trusted = who
         self.direct = not trusted
         self.account = self.session = self.client = ""
         self.credential = b""
@@ -126,11 +127,11 @@ class CallMetadata:
         self.flush = ""
         self.may_retry = True
         self.usage: chat_pb2.Usage | None = None
-        left: float | None = context.time_remaining()  # None without a deadline, whatever its stub says
+        left = context.time_remaining()
         self.deadline: float | None = (
             None if left is None else now + left - min(_MARGIN, left * _MARGIN_SHARE)
         )
-        for name, value in context.invocation_metadata() or ():
+        for name, value in context.metadata:
             if name == "x-request-id":
                 self.request_id = _text(value)
             elif name == "x-trestle-strict":
@@ -250,7 +251,7 @@ class Calls:
         """From now on; as at the beginning."""
         self._most, self._logged = most, logged
 
-    async def run(self, work: Coroutine[Any, Any, T], context: Context, call: CallMetadata) -> T:
+    async def run(self, work: Coroutine[Any, Any, T], context: Call, call: CallMetadata) -> T:
         """The outcome of a method's work; what it raises ends the call with a status and its details, and is logged."""
         if self.open >= self._most:
             work.close()
@@ -282,7 +283,7 @@ class Calls:
             await self._emptied.wait()
 
 
-async def _guarded(work: Awaitable[T], context: Context, call: CallMetadata) -> T:
+async def _guarded(work: Awaitable[T], context: Call, call: CallMetadata) -> T:
     try:
         async with asyncio.timeout_at(call.deadline):
             return await work
@@ -298,15 +299,13 @@ async def _guarded(work: Awaitable[T], context: Context, call: CallMetadata) -> 
             raise  # the caller is gone
         log.exception("a call was cancelled from within")
         failure = CallError(Reason.INTERNAL, "The worker failed.")
-    except grpc.aio.InternalError:
-        raise _gone() from None
     except Exception:
         log.exception("a call failed")
         failure = CallError(Reason.INTERNAL, "The worker failed.")
     await _fail(failure, context, call)
 
 
-async def _fail(error: CallError, context: Context, call: CallMetadata) -> NoReturn:
+async def _fail(error: CallError, context: Call, call: CallMetadata) -> NoReturn:
     call.status, call.reason = STATUS_CODES[error.status].name, error.reason.value
     call.usage = error.usage or call.usage
     log.warning("%s failed", call.method, extra={"status": call.status, **failure(error)})
@@ -315,16 +314,7 @@ async def _fail(error: CallError, context: Context, call: CallMetadata) -> NoRet
         # One layer tries again, and this was it: gRPC's own retries, which callers may have set up, are to stop. Only
         # where we were too busy to begin another replica may be less so.
         trailers = (*trailers, _NO_RETRY)
-    try:
-        await context.abort(STATUS_CODES[error.status], error.text, trailers)
-    except grpc.aio.InternalError:
-        raise _gone() from None
-    raise AssertionError("abort returned")  # for the type checker: abort always raises
-
-
-def _gone() -> asyncio.CancelledError:
-    """What gRPC's failure to send anything means: the caller is gone, and word of that is still on its way."""
-    return asyncio.CancelledError("the caller is gone")
+    await context.abort(STATUS_CODES[error.status], error.text, trailers)
 
 
 def note_ignored(ignored: Sequence[str], family: str, call: CallMetadata) -> None:

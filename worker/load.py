@@ -6,13 +6,11 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator
-from typing import Any, Final, TypeAlias
-
-import grpc
+from typing import Final
 
 from worker.calls import Calls
+from worker.rpc.call import Call, Method
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 SERVICE: Final = "xds.service.orca.v3.OpenRcaService"
 _INTERVAL: Final = 1.0
 # A call that failed weighs like one that is open for so many seconds: who fails at once has little to do, and must not
@@ -30,12 +28,12 @@ class LoadReports:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """For the server."""
-        stream: Any = grpc.unary_stream_rpc_method_handler(self._reports)
-        return grpc.method_handlers_generic_handler(SERVICE, {"StreamCoreMetrics": stream})
+    def methods(self) -> dict[str, Method]:
+        """For the server, by path; open to anybody, for it is gRPC itself that asks, without a token."""
+        stream = Method(self._reports, bytes, bytes, guarded=False)
+        return {f"/{SERVICE}/StreamCoreMetrics": stream}
 
-    async def _reports(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
+    async def _reports(self, request: bytes, context: Call) -> AsyncIterator[bytes]:
         failing = 0.0
         known = self._calls.failed
         while True:

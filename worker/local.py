@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 from trestle.errors import CallError
 from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moderation_pb2
-from worker.calls import CallMetadata, Calls, Context, need, note_ignored, unimplemented
+from worker.calls import CallMetadata, Calls, need, note_ignored, unimplemented
 from worker.family import LocalFamily, Wait
 from worker.out import R
+from worker.rpc.call import Call
 
 
 class LocalService:
@@ -20,12 +21,12 @@ class LocalService:
         self._calls = calls
         self._family = family
 
-    async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> chat_pb2.ChatResponse:
+    async def Chat(self, request: chat_pb2.ChatRequest, context: Call) -> chat_pb2.ChatResponse:
         call = CallMetadata(context, request)
         return await self._calls.run(self._chat(request, context, call), context, call)
 
     async def _chat(
-        self, request: chat_pb2.ChatRequest, context: Context, call: CallMetadata
+        self, request: chat_pb2.ChatRequest, context: Call, call: CallMetadata
     ) -> chat_pb2.ChatResponse:
         need(bool(request.model), "model")
         need(bool(request.messages), "messages")
@@ -36,13 +37,13 @@ class LocalService:
         return await _play(steps, context, whole, call)
 
     async def Complete(
-        self, request: completion_pb2.CompleteRequest, context: Context
+        self, request: completion_pb2.CompleteRequest, context: Call
     ) -> completion_pb2.CompleteResponse:
         call = CallMetadata(context, request)
         return await self._calls.run(self._complete(request, context, call), context, call)
 
     async def _complete(
-        self, request: completion_pb2.CompleteRequest, context: Context, call: CallMetadata
+        self, request: completion_pb2.CompleteRequest, context: Call, call: CallMetadata
     ) -> completion_pb2.CompleteResponse:
         need(bool(request.model), "model")
         steps = self._family.complete(request)
@@ -50,7 +51,7 @@ class LocalService:
         return await _play(steps, context, whole, call)
 
     async def Embed(
-        self, request: embedding_pb2.EmbedRequest, context: Context
+        self, request: embedding_pb2.EmbedRequest, context: Call
     ) -> embedding_pb2.EmbedResponse:
         call = CallMetadata(context, request)
         return await self._calls.run(self._embed(request, call), context, call)
@@ -65,7 +66,7 @@ class LocalService:
         return response
 
     async def Moderate(
-        self, request: moderation_pb2.ModerateRequest, context: Context
+        self, request: moderation_pb2.ModerateRequest, context: Call
     ) -> moderation_pb2.ModerateResponse:
         return await self._calls.run(self._moderate(), context, CallMetadata(context, request))
 
@@ -73,12 +74,12 @@ class LocalService:
         raise unimplemented(self._family.name, "moderation")
 
     async def ListModels(
-        self, request: model_pb2.ListModelsRequest, context: Context
+        self, request: model_pb2.ListModelsRequest, context: Call
     ) -> model_pb2.ListModelsResponse:
         return model_pb2.ListModelsResponse(models=self._family.list_models())
 
 
-async def _play(steps: Iterator[R | Wait], context: Context, whole: R | None, call: CallMetadata) -> R:
+async def _play(steps: Iterator[R | Wait], context: Call, whole: R | None, call: CallMetadata) -> R:
     """Sends what the steps say, up to the last response, which it returns; where there is a `whole` to gather it in,
     that is all of it."""
     held: R | None = None

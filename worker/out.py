@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from trestle.v1 import chat_pb2, completion_pb2
-from worker.calls import Context
+from worker.rpc.call import Call
 
 R = TypeVar("R", chat_pb2.ChatResponse, completion_pb2.CompleteResponse)
 
@@ -16,7 +16,7 @@ class Out(Generic[R]):
 
     __slots__ = ("_context", "last")
 
-    def __init__(self, last: R, context: Context | None) -> None:
+    def __init__(self, last: R, context: Call | None) -> None:
         """last: an empty one. context: of the call; None: nothing is sent before the end."""
         self.last: R = last
         self._context = context

@@ -15,19 +15,20 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from trestle import logs, memory
-from trestle.config import cannot_listen
 from trestle.supervise import follow_supervisor
-from trestle.tls import ServerFiles, server_credentials
+from trestle.tls import ServerFiles, grpc_context
 from trestle.traces import Tracer, TraceSettings
 from trestle.v1 import worker_service_pb2
 from trestle.watch import Watch
 from worker import load
-from worker.callers import Callers, Door
+from worker.callers import Callers
 from worker.calls import Calls
 from worker.family import LocalFamily, RemoteFamily
 from worker.local import LocalService
-from worker.methods import Methods, Servicer
+from worker.methods import Servicer, methods
 from worker.reload import Reload, clients_of
+from worker.rpc.call import methods_of
+from worker.rpc.server import Server
 from worker.service import RemoteService
 from worker.settings import WorkerSettings, check_exposed
 from worker.vault import vault_of
@@ -36,7 +37,6 @@ log: Final = logging.getLogger("worker")
 SERVICE: Final[str] = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 # For the last answers' statuses to leave.
 _LAST_MOMENT: Final = 0.5
-_FOR_EVER: Final = 2**31 - 1
 
 
 async def serve(
@@ -66,46 +66,35 @@ async def serve(
     if settings.metrics:
         refused = lambda: watch.refused or (tls is not None and tls.refused)  # noqa: E731
         metrics_address = _measure(settings, family.name, calls, refused, service)
-    server = grpc.aio.server(
-        options=(
-            ("grpc.max_receive_message_length", settings.max_message_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
-            ("grpc.http2.bdp_probe", 0),
-            # A gateway's pings must not be taken for abuse.
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age)),
-            ("grpc.max_connection_age_grace_ms", _milliseconds(settings.max_connection_age_grace)),
-        ),
+    server = Server(
+        settings.max_message_bytes,
+        2 * settings.max_calls,  # beside calls, which are refused in words, there are watches of health and load
+        callers.admit if settings.callers else None,
+        settings.max_connection_age,
+        settings.max_connection_age_grace,
     )
-    door: Any = Door(server, callers if settings.callers else None)
-    door.add_generic_rpc_handlers((Methods(servicer),))
+    server.add(methods(servicer))
     described: Any = reflection.aio.ReflectionServicer((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME))
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, door)  # type: ignore[no-untyped-call]
+    server.add(methods_of(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, described))
     # These say nothing of anybody, and it is gRPC itself that asks them, without a token.
     checks = health.aio.HealthServicer()
-    open_door: Any = Door(server)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, open_door)
-    server.add_generic_rpc_handlers((load.LoadReports(calls).handler(),))
-    address = _bind(server, "worker.listen", settings.listen, tls)
-    health_server = None
-    health_address = ""
-    if settings.health:
-        health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-        health_pb2_grpc.add_HealthServicer_to_server(checks, health_server)
-        health_address = _bind(health_server, "worker.health", settings.health, None)
+    healthy = methods_of(health_pb2_grpc.add_HealthServicer_to_server, checks, guarded=False)
+    server.add(healthy)
+    server.add(load.LoadReports(calls).methods())
+    health_server = Server()
+    health_server.add(healthy)
     # Before anybody is told that it serves, and so may ask it to end.
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     follow_supervisor(stop.set)
-    await server.start()
     for name in ("", SERVICE):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    if health_server is not None:
-        await health_server.start()
+    address = await server.listen("worker.listen", settings.listen, None if tls is None else grpc_context(tls))
+    health_address = ""
+    if settings.health:
+        health_address = await health_server.listen("worker.health", settings.health)
     logs.tell(f"listening on {address}")
     if health_address:
         logs.tell(f"health listening on {health_address}")
@@ -122,8 +111,7 @@ async def serve(
         await asyncio.sleep(settings.drain_delay)
     log.info("stopping: no new calls, open ones have %g seconds", settings.drain_timeout)
     await _finish(server, calls, settings.drain_timeout)
-    if health_server is not None:
-        await health_server.stop(_LAST_MOMENT)
+    await health_server.stop(_LAST_MOMENT)
     for client in service.clients.values() if service is not None else ():
         await client.close()
     if tracer is not None:
@@ -156,24 +144,7 @@ def _trace(settings: TraceSettings, family: str, calls: Calls) -> Tracer:
     return tracer
 
 
-def _bind(server: grpc.aio.Server, name: str, address: str, tls: ServerFiles | None) -> str:
-    """The address as it turned out. name: of the setting that says it. Raises `ConfigError`."""
-    try:
-        if tls is None:
-            port = server.add_insecure_port(address)
-        else:
-            port = server.add_secure_port(address, server_credentials(tls))
-    except RuntimeError:
-        raise cannot_listen(name, address) from None
-    return f"{address.rpartition(':')[0]}:{port}"
-
-
-def _milliseconds(seconds: float) -> int:
-    """As gRPC takes a time; zero is for ever."""
-    return round(seconds * 1000) or _FOR_EVER
-
-
-async def _finish(server: grpc.aio.Server, calls: Calls, seconds: float) -> None:
+async def _finish(server: Server, calls: Calls, seconds: float) -> None:
     """Lets open calls end, so many seconds at most. Others than the service's own, such as a watch of our health, never
     do by themselves: they have a moment after the last of the service's."""
     ended = asyncio.create_task(server.stop(seconds))

@@ -19,7 +19,6 @@ from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moder
 from worker.calls import (
     CallMetadata,
     Calls,
-    Context,
     drop_foreign_seals,
     log,
     need,
@@ -30,6 +29,7 @@ from worker.family import CompletesText, Decoder, Embeds, HttpRequest, Moderates
 from worker.fanout import fan_out
 from worker.limits import Limits
 from worker.out import Out
+from worker.rpc.call import Call
 from worker.sse import SseParser
 from worker.upstream import UpstreamAnswer, UpstreamClient
 from worker.vault import NO_VAULT, Vault
@@ -64,12 +64,12 @@ class RemoteService:
         self._first = next(iter(clients.values()))
         self._vault = vault
 
-    async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> chat_pb2.ChatResponse:
+    async def Chat(self, request: chat_pb2.ChatRequest, context: Call) -> chat_pb2.ChatResponse:
         call = CallMetadata(context, request)
         return await self._calls.run(self._chat(request, context, call), context, call)
 
     async def _chat(
-        self, request: chat_pb2.ChatRequest, context: Context, call: CallMetadata
+        self, request: chat_pb2.ChatRequest, context: Call, call: CallMetadata
     ) -> chat_pb2.ChatResponse:
         need(bool(request.model), "model")
         need(bool(request.messages), "messages")
@@ -92,13 +92,13 @@ class RemoteService:
         return out.last
 
     async def Complete(
-        self, request: completion_pb2.CompleteRequest, context: Context
+        self, request: completion_pb2.CompleteRequest, context: Call
     ) -> completion_pb2.CompleteResponse:
         call = CallMetadata(context, request)
         return await self._calls.run(self._complete(request, context, call), context, call)
 
     async def _complete(
-        self, request: completion_pb2.CompleteRequest, context: Context, call: CallMetadata
+        self, request: completion_pb2.CompleteRequest, context: Call, call: CallMetadata
     ) -> completion_pb2.CompleteResponse:
         need(bool(request.model), "model")
         if self._completes is None:
@@ -111,7 +111,7 @@ class RemoteService:
         return out.last
 
     async def Embed(
-        self, request: embedding_pb2.EmbedRequest, context: Context
+        self, request: embedding_pb2.EmbedRequest, context: Call
     ) -> embedding_pb2.EmbedResponse:
         call = CallMetadata(context, request)
         return await self._calls.run(self._embed(request, call), context, call)
@@ -131,7 +131,7 @@ class RemoteService:
         return response
 
     async def Moderate(
-        self, request: moderation_pb2.ModerateRequest, context: Context
+        self, request: moderation_pb2.ModerateRequest, context: Call
     ) -> moderation_pb2.ModerateResponse:
         call = CallMetadata(context, request)
         return await self._calls.run(self._moderate(request, call), context, call)
@@ -148,7 +148,7 @@ class RemoteService:
             return self._moderates.decode_moderation(body)
 
     async def ListModels(
-        self, request: model_pb2.ListModelsRequest, context: Context
+        self, request: model_pb2.ListModelsRequest, context: Call
     ) -> model_pb2.ListModelsResponse:
         call = CallMetadata(context, request)
         return await self._calls.run(self._list_models(call), context, call)

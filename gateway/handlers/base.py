@@ -11,7 +11,6 @@ from urllib.parse import quote
 from aiohttp import HttpVersion11, hdrs, web
 
 from gateway.agents import Preset, apply
-from gateway.calls import Method
 from gateway.catalogue import Catalogue
 from gateway.deadline import asked_timeout
 from gateway.exchange import Exchange, too_large
@@ -21,6 +20,7 @@ from gateway.openai.errors import UNFINISHED, model_not_found
 from gateway.openai.fields import invalid
 from gateway.routed import Network, RoutedCall
 from gateway.routing import Route
+from gateway.rpc.call import Method
 from gateway.sessions import Sessions, SessionWatch
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
 
-from gateway.calls import Method
 from gateway.exchange import Exchange
 from gateway.handlers.base import Bridge
 from gateway.openai.completion import ChatFold
@@ -19,6 +18,7 @@ from gateway.openai.text import TextFold, TextStreamEncoder, decode_text
 from gateway.record import Answer
 from gateway.reply import Reply
 from gateway.routed import RoutedCall, ended_early
+from gateway.rpc.call import Method
 from gateway.sse import SseAnswer
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason

@@ -14,7 +14,8 @@ from trestle.v1 import chat_pb2, worker_service_pb2_grpc
 from worker import registry
 from worker.calls import CallMetadata, Calls
 from worker.family import Upstream
-from worker.methods import Methods
+from worker.methods import methods
+from worker.rpc.server import Server
 from worker.service import RemoteService
 from worker.upstream import UpstreamClient
 
@@ -26,11 +27,10 @@ async def test_a_connection_that_stays_open_keeps_nothing_of_the_call_it_was_mad
         settings = msgspec.convert({"base_url": upstream.url}, family.upstream_type)
         client = UpstreamClient(Upstream("u", settings, ""))
         calls = Calls()
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((Methods(RemoteService(family, {"u": client}, calls)),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        server = Server()
+        server.add(methods(RemoteService(family, {"u": client}, calls)))
+        address = await server.listen("listen", "127.0.0.1:0")
+        async with grpc.aio.insecure_channel(address) as channel:
             stub: Any = worker_service_pb2_grpc.WorkerServiceStub(channel)
             message = chat_pb2.Message(role=chat_pb2.ROLE_USER, text="Hello?")
             request = chat_pb2.ChatRequest(model="m", messages=[message])

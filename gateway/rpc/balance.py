@@ -1,0 +1,117 @@
+"""Which of several replicas is asked.  Pure."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Final, Protocol, TypeAlias, TypeVar
+
+SESSION: Final = "x-session-id"
+
+
+class Replica(Protocol):
+    """key: which one it is, also to other gateways. weight: how much of the load it is to have, beside the others';
+    zero while that is not known."""
+
+    key: bytes
+
+    @property
+    def weight(self) -> float: ...
+
+
+R = TypeVar("R", bound=Replica)
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+class InTurn:
+    """Each in turn."""
+
+    def __init__(self) -> None:
+        self._at = -1
+
+    def __call__(self, replicas: Sequence[R], metadata: Metadata) -> R:
+        """replicas: at least one."""
+        self._at = at = (self._at + 1) % len(replicas)
+        return replicas[at]
+
+
+class BySession:
+    """The same one for all calls of a session, for every gateway alike, as long as it is there; when one comes or goes,
+    no session moves but those that it gets or had (rendezvous hashing). Calls of no session: each in turn."""
+
+    def __init__(self) -> None:
+        self._others = InTurn()
+
+    def __call__(self, replicas: Sequence[R], metadata: Metadata) -> R:
+        """replicas: at least one."""
+        for name, value in metadata:
+            if name == SESSION:
+                session = value if isinstance(value, bytes) else value.encode()
+                return max(replicas, key=lambda replica: blake2b(session, key=replica.key, digest_size=8).digest())
+        return self._others(replicas, metadata)
+
+
+class ByLoad:
+    """Each in proportion to its weight, spread as evenly as that allows. One of no known weight counts as the mean."""
+
+    def __init__(self) -> None:
+        self._credit: dict[bytes, float] = {}
+
+    def __call__(self, replicas: Sequence[R], metadata: Metadata) -> R:
+        """replicas: at least one."""
+        known = [replica.weight for replica in replicas if replica.weight > 0]
+        mean = sum(known) / len(known) if known else 1.0
+        credit = {each.key: self._credit.get(each.key, 0.0) + (each.weight or mean) for each in replicas}
+        chosen = max(replicas, key=lambda replica: credit[replica.key])
+        credit[chosen.key] -= sum(each.weight or mean for each in replicas)
+        self._credit = credit
+        return chosen
+
+
+Policy: TypeAlias = InTurn | BySession | ByLoad
+POLICIES: Final[dict[str, Callable[[], Policy]]] = {
+    "round_robin": InTurn,
+    "session": BySession,
+    "load": ByLoad,
+}
+
+_DOUBLE: Final = struct.Struct("<d")
+_CPU, _RATE, _UTILIZATION = 1, 6, 9
+
+
+def weight_of(report: bytes) -> float:
+    """What a load report (`xds.data.orca.v3.OrcaLoadReport`, serialized) makes of a replica's weight, as gRFC A58 says:
+    its rate by its utilization; zero where it does not say both. Raises ValueError for what is no message."""
+    doubles: dict[int, float] = {}
+    at = 0
+    try:
+        while at < len(report):
+            tag, at = _varint(report, at)
+            kind = tag & 7
+            if kind == 1:
+                doubles[tag >> 3] = _DOUBLE.unpack_from(report, at)[0]
+                at += 8
+            elif kind == 0:
+                _, at = _varint(report, at)
+            elif kind == 2:
+                size, at = _varint(report, at)
+                at += size
+            elif kind == 5:
+                at += 4
+            else:
+                raise ValueError("no message")
+    except (IndexError, struct.error):
+        raise ValueError("it is cut") from None
+    utilization = doubles.get(_UTILIZATION, 0.0) or doubles.get(_CPU, 0.0)
+    return doubles.get(_RATE, 0.0) / utilization if utilization > 0 else 0.0
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7

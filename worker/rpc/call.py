@@ -1,0 +1,389 @@
+"""One call, from its headers to its status: what a servicer is given, on a stream of HTTP/2."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import grpc
+
+from trestle.http2 import hpack
+from trestle.http2.frames import CANCEL, NO_ERROR, headers, message, rst_stream
+from trestle.http2.messages import PREFIX_BYTES, Metadata, framed, length, metadata_block, status_fields, unzipped
+from trestle.http2.stream import Stream
+
+if TYPE_CHECKING:
+    from worker.rpc.connection import ServerConnection
+
+log: Final = logging.getLogger("worker")
+HEAD: Final = hpack.encode(((b":status", b"200"), (b"content-type", b"application/grpc")))
+_DONE: Final = hpack.encode(((b"grpc-status", b"0"),))
+_READ_AGAIN: Final = 64 * 1024
+"""A client is told that it may send more once it has sent so much."""
+
+
+class Method:
+    """One method as it is served. run: takes a request (an iterator of them where `streams_in`) and the call; returns
+    the last response, or none where all were written or yielded. guarded: for those alone who may call."""
+
+    __slots__ = ("deserialize", "generates", "guarded", "run", "serialize", "streams_in")
+
+    def __init__(
+        self,
+        run: Callable[[Any, Any], Any],
+        deserialize: Callable[[bytes], Any],
+        serialize: Callable[[Any], bytes],
+        *,
+        streams_in: bool = False,
+        guarded: bool = True,
+    ) -> None:
+        self.run = run
+        self.deserialize = deserialize
+        self.serialize = serialize
+        self.streams_in = streams_in
+        self.generates = inspect.isasyncgenfunction(run)
+        self.guarded = guarded
+
+
+def methods_of(add: Callable[[Any, Any], None], servicer: Any, *, guarded: bool = True) -> dict[str, Method]:
+    """The methods, by path, of a servicer that was written for `grpc.aio`. add: what was generated to add it there."""
+    added = _Added()
+    add(servicer, added)
+    return {
+        path: Method(
+            next(run for run in (each.unary_unary, each.unary_stream, each.stream_unary, each.stream_stream) if run),
+            each.request_deserializer,
+            each.response_serializer,
+            streams_in=each.request_streaming,
+            guarded=guarded,
+        )
+        for path, each in added.handlers.items()
+    }
+
+
+class _Added:
+    """In the place of a server, to which a servicer is added."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Any] = {}
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Nothing: they are the registered ones once more."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        self.handlers.update({f"/{service}/{name}": handler for name, handler in handlers.items()})
+
+
+class Aborted(Exception):
+    """The call has its status; its method has nothing more to do."""
+
+
+class Call(Stream):
+    """Has the names that `grpc.aio.ServicerContext` has, as far as servicers use them. metadata: what came with it, the
+    values of names that end in `-bin` as bytes. caller: who calls, as whoever admitted it says; None where nobody was
+    asked. deadline: an instant of the loop's clock; None for none."""
+
+    __slots__ = (
+        "_begun",
+        "_coding",
+        "_held",
+        "_method",
+        "_owed",
+        "_pieces",
+        "_requests",
+        "_task",
+        "_timer",
+        "caller",
+        "deadline",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        number: int,
+        method: Method,
+        metadata: tuple[tuple[str, str | bytes], ...],
+        timeout: float | None,
+        coding: bytes,
+    ) -> None:
+        super().__init__(connection, number)
+        self.metadata = metadata
+        self.caller: Any = None
+        self.deadline: float | None = None
+        self._method = method
+        self._coding = coding
+        self._begun = False
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._owed = 0
+        self._requests: _Requests | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if timeout is not None:
+            self.deadline = connection.loop.time() + timeout
+            self._timer = connection.loop.call_at(self.deadline, self._expire)
+
+    # The servicer's side.
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return self.metadata
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the deadline; None for none."""
+        return None if self.deadline is None else self.deadline - self.connection.loop.time()
+
+    def peer(self) -> str:
+        """Where it comes from, as gRPC writes it."""
+        address = self.connection.transport.get_extra_info("peername")
+        if not isinstance(address, tuple):
+            return "unix:"
+        host, port = address[:2]
+        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    def certificate(self) -> Mapping[str, Any]:
+        """What its client showed, as `ssl.SSLSocket.getpeercert` has it; empty for nothing."""
+        tls = self.connection.transport.get_extra_info("ssl_object")
+        return {} if tls is None else tls.getpeercert() or {}
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Sends these at once."""
+        if not self.closed and not self._begun:
+            self.connection.write(self._head(metadata))
+
+    async def write(self, response: Any) -> None:
+        """Sends one response, ready bytes or a message; returns once there is room for the next one."""
+        if self.closed:
+            raise asyncio.CancelledError("the caller is gone")
+        data = response if response.__class__ is bytes else self._method.serialize(response)
+        head = b"" if self._begun else self._head()
+        if self.fits(len(data) + PREFIX_BYTES):
+            self.connection.write(head + message(self.id, data))
+            if self.connection.full:
+                await self.connection.room()
+        else:
+            if head:
+                self.connection.write(head)
+            self.queue(framed(data))
+            await self.flushed()
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+        """Ends the call with a status that is not OK. Raises `Aborted`."""
+        self.end(code, details, trailing_metadata)
+        raise Aborted
+
+    # The connection's side.
+
+    def begin(self) -> None:
+        """It may be served: at once where requests are streamed, else when its request is there."""
+        if self._method.streams_in:
+            self._requests = _Requests(self)
+            self._start(self._requests)
+
+    def feed(self, data: bytes, end: bool) -> None:
+        if end:
+            self.ended = True
+        if self.closed:
+            return
+        if self._requests is not None:
+            self._requests.feed(data, end)
+        elif end and not self._pieces:
+            self._take(data)
+        elif self._gather(data) and end:
+            whole = b"".join(self._pieces)
+            self._pieces.clear()
+            self._take(whole)
+
+    def over(self) -> None:
+        """Its status has been sent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._pieces:
+            self._pieces.clear()
+        connection = self.connection
+        if not self.ended and self.id in connection.streams:
+            connection.write(rst_stream(self.id, NO_ERROR))  # the rest of the request may stay where it is
+        connection.forget(self)
+
+    def lost(self) -> None:
+        self.closed = True
+        self._tail = b""
+        self.drop()
+        self.over()
+        if self._task is not None:
+            self._task.cancel()
+
+    def end(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> None:
+        """Its status is sent, after what waits for room."""
+        if self.closed:
+            return
+        self.closed = True
+        block = hpack.encode(status_fields(code.value[0], details)) + metadata_block(trailing_metadata)
+        tail = headers(self.id, block if self._begun else HEAD + block, end=True, most=self.connection.frame_bytes)
+        if self.sending:
+            self._tail = tail
+        else:
+            self.connection.write(tail)
+            self.over()
+
+    def stop(self, code: grpc.StatusCode, details: str) -> None:
+        """It ends now, with this status if that can be sent, and its method is cancelled."""
+        if self.sending:
+            self.connection.write(rst_stream(self.id, CANCEL))
+            self.ended = True
+        else:
+            self.end(code, details)
+        self.lost()
+
+    def unpack(self, flag: int, data: bytes) -> Any:
+        """A request that came; None where it is none, and the call has ended. flag: of its frame."""
+        if flag:
+            plain = unzipped(data, self._coding, self._most) if flag == 1 else None
+            if plain is None:
+                self.end(grpc.StatusCode.INTERNAL, "The request is not compressed as its headers say, or too large.")
+                return None
+            data = plain
+        try:
+            return self._method.deserialize(data)
+        except Exception:  # noqa: BLE001 (whatever the message's own library raises)
+            self.end(grpc.StatusCode.INTERNAL, "The request cannot be read.")
+            return None
+
+    def takes(self, size: int) -> bool:
+        """Whether a request may have so many bytes; if not the call has ended."""
+        if size > self._most:
+            words = f"The request has {size} bytes, and may have {self._most} (worker.max_message_bytes)."
+            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
+        return size <= self._most
+
+    # Its own.
+
+    @property
+    def _most(self) -> int:
+        connection: Any = self.connection
+        return int(connection.max_message_bytes)
+
+    def _gather(self, data: bytes) -> bool:
+        """One more piece of the request; False where it can be none, and the call has ended."""
+        pieces = self._pieces
+        pieces.append(data)
+        self._held += len(data)
+        if not self._owed and self._held >= PREFIX_BYTES:
+            self._owed = length(data if len(pieces) == 1 else b"".join(pieces)) + PREFIX_BYTES
+            if not self.takes(self._owed - PREFIX_BYTES):
+                return False
+        if self._held > self._owed > 0:
+            self._refuse_more()
+            return False
+        if self.taken >= _READ_AGAIN:
+            self.give_back()
+        return True
+
+    def _take(self, whole: bytes) -> None:
+        """All of the request in its frame."""
+        size = length(whole)
+        if len(whole) < PREFIX_BYTES or len(whole) < size + PREFIX_BYTES:
+            self.end(grpc.StatusCode.INTERNAL, "The call ended before its request was whole.")
+        elif len(whole) > size + PREFIX_BYTES:
+            self._refuse_more()
+        elif self.takes(size):
+            request = self.unpack(whole[0], whole[PREFIX_BYTES:])
+            if request is not None:
+                self._start(request)
+
+    def _refuse_more(self) -> None:
+        self.end(grpc.StatusCode.INTERNAL, "The call has more than one request, or one that is not in gRPC's frame.")
+
+    def _expire(self) -> None:
+        self._timer = None
+        self.stop(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+    def _start(self, request: Any) -> None:
+        self._task = self.connection.loop.create_task(self._serve(request))
+
+    async def _serve(self, request: Any) -> None:
+        method = self._method
+        try:
+            last = None
+            if method.generates:
+                async for each in method.run(request, self):
+                    await self.write(each)
+            else:
+                last = await method.run(request, self)
+            if last is None:
+                self.end(grpc.StatusCode.OK)
+            elif not self.closed:
+                self._answer(method.serialize(last))
+        except Aborted:
+            pass
+        except asyncio.CancelledError:
+            self.end(grpc.StatusCode.CANCELLED)  # where it was not the client: something in the method
+        except Exception:
+            log.exception("a call failed")
+            self.end(grpc.StatusCode.UNKNOWN, "The worker failed.")
+
+    def _answer(self, data: bytes) -> None:
+        """The last response, with the status OK."""
+        head = b"" if self._begun else self._head()
+        tail = headers(self.id, _DONE, end=True)
+        self.closed = True
+        if self.fits(len(data) + PREFIX_BYTES):
+            self.connection.write(head + message(self.id, data) + tail)
+            self.over()
+        else:
+            if head:
+                self.connection.write(head)
+            self.queue(framed(data), tail)
+
+    def _head(self, metadata: Metadata = ()) -> bytes:
+        self._begun = True
+        return headers(self.id, HEAD + metadata_block(metadata) if metadata else HEAD, end=False)
+
+
+class _Requests:
+    """The requests of a call that streams them, in turn. Its client may send more once these have been taken."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._buffer = bytearray()
+        self._ready: deque[Any] = deque()
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def feed(self, data: bytes, end: bool) -> None:
+        """DATA came. end: nothing more does."""
+        buffer, call = self._buffer, self._call
+        buffer += data
+        self._ended = end
+        while len(buffer) >= PREFIX_BYTES:
+            size = length(buffer)
+            if not call.takes(size):
+                return
+            whole = size + PREFIX_BYTES
+            if len(buffer) < whole:
+                call.give_back()
+                break
+            request = call.unpack(buffer[0], bytes(buffer[PREFIX_BYTES:whole]))
+            if request is None:
+                return
+            del buffer[:whole]
+            self._ready.append(request)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        while not self._ready:
+            if self._ended:
+                raise StopAsyncIteration
+            self._call.give_back()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._ready.popleft()

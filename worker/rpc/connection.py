@@ -1,0 +1,208 @@
+"""A client's connection: what is asked for on it becomes a call, or is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import grpc
+
+from trestle.http2 import frames, hpack
+from trestle.http2.connection import CONNECTION_WINDOW, STREAM_WINDOW, Connection
+from trestle.http2.frames import LARGEST_WINDOW, ProtocolError
+from trestle.http2.hpack import MAX_LIST_BYTES, Fields
+from trestle.http2.messages import CODINGS, metadata_value, seconds, status_fields
+from worker.rpc.call import HEAD, Call, Method
+
+Refusal: TypeAlias = tuple[grpc.StatusCode, str]
+
+_LAST_CALLS: Final = b"trestle."
+_NO_POST: Final = hpack.encode(((b":status", b"405"), (b"allow", b"POST")))
+_NO_GRPC: Final = hpack.encode(((b":status", b"415"),))
+_RESERVED: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+# What the transport needs and no servicer: not part of a call's metadata.
+_OURS: Final = frozenset((
+    b":method", b":scheme", b":path", b":authority", b"te", b"content-type", b"grpc-timeout", b"grpc-encoding",
+    b"grpc-accept-encoding", b"content-length",
+))  # fmt: skip
+_PSEUDO: Final = ord(":")
+_MOST_NAMES: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a server serves, and to whom. methods: by path. max_message_bytes: of a request. max_streams: calls that one
+    connection may have open. admit: says why a call of a guarded method may not be, None where it may; or is None,
+    where anybody may call. came, went: told of each connection."""
+
+    methods: Mapping[bytes, Method]
+    max_message_bytes: int
+    max_streams: int
+    admit: Callable[[Call], Refusal | None] | None
+    came: Callable[[ServerConnection], None]
+    went: Callable[[ServerConnection], None]
+
+
+class ServerConnection(Connection):
+    """One client's."""
+
+    def __init__(self, served: Served) -> None:
+        super().__init__()
+        self.max_message_bytes = served.max_message_bytes
+        self._awaited = frames.PREFACE
+        self._served = served
+        self._names: dict[bytes, str] = {}
+        self._last = 0
+        self._going = False
+
+    def drain(self) -> None:
+        """No new calls; it ends with the last open one. A client that has just begun one has until our ping returns to
+        do so (RFC 9113, 6.8)."""
+        if not self._going:
+            self.write(frames.goaway(LARGEST_WINDOW, frames.NO_ERROR))
+            self.ping(_LAST_CALLS)
+
+    def go(self) -> None:
+        """No new calls from now on; it ends with the last open one."""
+        if not self._going:
+            self._going = True
+            self.write(frames.goaway(self._last, frames.NO_ERROR))
+        if not self.streams:
+            self.transport.close()
+
+    def end(self) -> None:
+        """It and its calls end now."""
+        for call in tuple(self.streams.values()):
+            call.stop(grpc.StatusCode.UNAVAILABLE, "The worker is stopping.")
+        self.transport.close()
+
+    # Of a connection.
+
+    def opening(self) -> bytes:
+        self._served.came(self)
+        return frames.settings({
+            frames.MAX_CONCURRENT_STREAMS: self._served.max_streams,
+            frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            frames.MAX_HEADER_LIST_SIZE: MAX_LIST_BYTES,
+        }) + frames.window_update(0, CONNECTION_WINDOW - frames.FIRST_WINDOW)
+
+    def opened(self, stream: int) -> bool:
+        return 0 < stream <= self._last
+
+    def pinged_back(self, payload: bytes) -> None:
+        if payload == _LAST_CALLS:
+            self.go()
+
+    def idle(self) -> None:
+        if self._going:
+            self.transport.close()
+
+    def gone(self) -> None:
+        self._served.went(self)
+
+    def headers(self, stream: int, flags: int, fields: Fields) -> None:
+        end = bool(flags & frames.END_STREAM)
+        if stream <= self._last:
+            self._trailers(stream, fields, end)
+            return
+        self._last = stream
+        if self._going or len(self.streams) >= self._served.max_streams:
+            self.pay()
+            self.refuse(stream, frames.REFUSED_STREAM, None)
+            return
+        known: dict[bytes, bytes] = {}
+        metadata: list[tuple[str, str | bytes]] = []
+        names = self._names
+        for name, value in fields:
+            if name in _OURS:
+                if name[0] == _PSEUDO and (name in known or metadata):
+                    self._malformed(stream)
+                    return
+                known[name] = value
+                continue
+            text = names.get(name) or self._name(name)
+            if not text:
+                self._malformed(stream)
+                return
+            try:
+                metadata.append((text, metadata_value(text, value)))
+            except ValueError as error:
+                self._answer(stream, _refusal(grpc.StatusCode.INTERNAL, str(error)), end)
+                return
+        self._asked(stream, known, tuple(metadata), end)
+
+    # Its own.
+
+    def _trailers(self, stream: int, fields: Fields, end: bool) -> None:
+        """Headers after a request, which gRPC's clients do not send."""
+        call = self.streams.get(stream)
+        if call is None or call.ended:
+            raise ProtocolError(frames.STREAM_CLOSED, "HEADERS of a stream that has ended")
+        if not end or any(name[:1] == b":" for name, _ in fields):
+            self._malformed(stream)
+        else:
+            call.feed(b"", end=True)
+
+    def _name(self, name: bytes) -> str:
+        """A name that is not ours, as text; empty for one that no header may have."""
+        if not name or name[0] == _PSEUDO or name in _RESERVED or name != name.lower():
+            return ""
+        text = name.decode("ascii", "replace")
+        if len(self._names) < _MOST_NAMES:
+            self._names[name] = text
+        return text
+
+    def _asked(
+        self, stream: int, known: Mapping[bytes, bytes], metadata: tuple[tuple[str, str | bytes], ...], end: bool
+    ) -> None:
+        """A call is asked for. known: those of its headers that are ours."""
+        path = known.get(b":path")
+        whole = b":method" in known and b":scheme" in known
+        if not path or not whole or known.get(b"te", b"trailers") != b"trailers":
+            self._malformed(stream)
+        elif known[b":method"] != b"POST":
+            self._answer(stream, _NO_POST, end)
+        elif not known.get(b"content-type", b"").startswith(b"application/grpc"):
+            self._answer(stream, _NO_GRPC, end)
+        else:
+            method = self._served.methods.get(path)
+            coding = known.get(b"grpc-encoding", CODINGS[0])
+            given = known.get(b"grpc-timeout")
+            timeout = None if given is None else seconds(given)
+            if method is None:
+                words = f"There is no method {path[:256].decode('ascii', 'replace')}."
+                self._answer(stream, _refusal(grpc.StatusCode.UNIMPLEMENTED, words), end)
+            elif coding not in CODINGS:
+                words = "Requests may be compressed by gzip or deflate."
+                self._answer(stream, _refusal(grpc.StatusCode.UNIMPLEMENTED, words), end)
+            elif given is not None and timeout is None:
+                words = "grpc-timeout is not what gRPC says it is."
+                self._answer(stream, _refusal(grpc.StatusCode.INTERNAL, words), end)
+            else:
+                self._begin(Call(self, stream, method, metadata, timeout, coding), method, end)
+
+    def _begin(self, call: Call, method: Method, end: bool) -> None:
+        self.streams[call.id] = call
+        admit = self._served.admit
+        refused = admit(call) if admit is not None and method.guarded else None
+        if refused is not None:
+            call.ended = end
+            call.stop(*refused)
+            return
+        call.begin()
+        if end:
+            call.feed(b"", end=True)
+
+    def _answer(self, stream: int, block: bytes, end: bool) -> None:
+        """The whole answer to what never became a call. end: all of its request came."""
+        answer = frames.headers(stream, block, end=True)
+        self.write(answer if end else answer + frames.rst_stream(stream, frames.NO_ERROR))
+
+    def _malformed(self, stream: int) -> None:
+        self.pay()
+        self.refuse(stream, frames.PROTOCOL_ERROR, self.streams.get(stream))
+
+
+def _refusal(code: grpc.StatusCode, words: str) -> bytes:
+    return HEAD + hpack.encode([*status_fields(code.value[0], words), (b"grpc-accept-encoding", b",".join(CODINGS))])

@@ -1,0 +1,114 @@
+"""Serves gRPC on one address or several: connections, their age, their end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from trestle.config import cannot_listen
+from worker.rpc.call import Call, Method
+from worker.rpc.connection import Refusal, Served, ServerConnection
+
+_LOOK: Final = 30.0
+"""Seconds after which a connection that says nothing is asked for a sign, and after as many again given up."""
+_PING_BACK: Final = 5.0
+"""Seconds that a client may take to hear that it is to go."""
+_SPREAD: Final = 0.1
+"""Connections do not all come of age at once."""
+_TLS_TIMEOUTS: Final = {"ssl_handshake_timeout": 20.0, "ssl_shutdown_timeout": 1.0}
+"""Seconds that a client may take to say who it is, and goodbye."""
+
+
+class Server:
+    """Make it inside a running loop. max_message_bytes: of a request. max_streams: calls that one connection may have
+    open at once. admit: says why a call of a guarded method may not be; None where anybody may call. max_age: seconds
+    after which a connection takes no new calls; max_age_grace: seconds that the open ones then have (zero for either:
+    as long as it takes)."""
+
+    def __init__(
+        self,
+        max_message_bytes: int = 4 * 1024 * 1024,
+        max_streams: int = 20_000,
+        admit: Callable[[Call], Refusal | None] | None = None,
+        max_age: float = 0.0,
+        max_age_grace: float = 0.0,
+    ) -> None:
+        self._methods: dict[bytes, Method] = {}
+        self._served = Served(self._methods, max_message_bytes, max_streams, admit, self._came, self._went)
+        self._max_age = max_age
+        self._max_age_grace = max_age_grace
+        self._loop = asyncio.get_running_loop()
+        self._listeners: list[asyncio.Server] = []
+        self._connections: dict[ServerConnection, asyncio.TimerHandle | None] = {}
+        self._emptied = asyncio.Event()
+        self._looking = self._loop.call_later(_LOOK, self._look)
+
+    def add(self, methods: Mapping[str, Method]) -> None:
+        """Adds methods, by their paths."""
+        self._methods.update({path.encode("ascii"): method for path, method in methods.items()})
+
+    async def listen(self, name: str, address: str, context: ssl.SSLContext | None = None) -> str:
+        """Serves on this address from now on; returns it as it turned out. name: of the setting that says it. context:
+        of TLS; None: in the clear. Raises `ConfigError`."""
+        made: Callable[[], asyncio.Protocol] = lambda: ServerConnection(self._served)  # noqa: E731
+        timeouts: dict[str, Any] = {} if context is None else _TLS_TIMEOUTS
+        try:
+            if address.startswith("unix:"):
+                path = address.removeprefix("unix:")
+                listener = await self._loop.create_unix_server(made, path, ssl=context, **timeouts)
+                self._listeners.append(listener)
+                return address
+            host, _, port = address.rpartition(":")
+            listener = await self._loop.create_server(made, host.strip("[]"), int(port), ssl=context, **timeouts)
+        except OSError as error:
+            raise cannot_listen(name, address, error) from None
+        self._listeners.append(listener)
+        return f"{host}:{listener.sockets[0].getsockname()[1]}"
+
+    async def stop(self, grace: float) -> None:
+        """No new connections and calls; returns once the open ones have ended, or were ended after so many seconds. May
+        be called again with less."""
+        for listener in self._listeners:
+            listener.close()
+        self._looking.cancel()
+        for connection in tuple(self._connections):
+            connection.go()
+        if self._connections:
+            try:
+                async with asyncio.timeout(grace):
+                    await self._emptied.wait()
+            except TimeoutError:
+                for connection in tuple(self._connections):
+                    connection.end()
+                self._emptied.set()  # for who asked with more
+
+    def _came(self, connection: ServerConnection) -> None:
+        timer = None
+        if self._max_age:
+            seconds = self._max_age * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 (no secret)
+            timer = self._loop.call_later(seconds, self._retire, connection)
+        self._connections[connection] = timer
+
+    def _went(self, connection: ServerConnection) -> None:
+        timer = self._connections.pop(connection)
+        if timer is not None:
+            timer.cancel()
+        if not self._connections:
+            self._emptied.set()
+
+    def _retire(self, connection: ServerConnection) -> None:
+        connection.drain()
+        self._connections[connection] = self._loop.call_later(_PING_BACK, self._retired, connection)
+
+    def _retired(self, connection: ServerConnection) -> None:
+        timer = self._loop.call_later(self._max_age_grace, connection.end) if self._max_age_grace else None
+        self._connections[connection] = timer
+        connection.go()
+
+    def _look(self) -> None:
+        for connection in tuple(self._connections):
+            connection.look()
+        self._looking = self._loop.call_later(_LOOK, self._look)
