@@ -27,6 +27,8 @@ from bench.load import STAGGER_SECONDS, Job, Measured
 from bench.services import KEY, StartError, config, running
 
 _SECONDS: Final = 3.0
+_KEPT_UP: Final = 0.99
+"""The share of chunks that comes in time where streams are kept up with."""
 _PROMPTS: Final = (0, 10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -172,17 +174,26 @@ def streams() -> None:
 
 
 def most_streams() -> None:
-    """How many streams with a chunk each 20 ms are kept up with."""
+    """How many streams with a chunk each 20 ms are kept up with: more and more of them, until some are late."""
     every = 20
-    counts = (100, 200, 300, 400, 500, 600)
+    counts = (100, 200, 300, 400, 600, 800, 1000, 1200, 1400, 1600, 2000)
     with served(Setting([held_model(count, every) for count in counts])) as services:
-        _head("open streams, a chunk each 20 ms", "% in time", "gateway µs a chunk", "worker", "CPUs of both")
+        _head(
+            "open streams, a chunk each 20 ms",
+            "% in time",
+            "gateway µs a chunk",
+            "worker",
+            "CPUs of both",
+            "chunks to a read",
+        )
         for count in counts:
             measured = services.held(count, every)
             gateway, worker = cost(measured, measured.chunks)
-            due = count * 1000 / every * measured.seconds
+            share = measured.chunks / (count * 1000 / every * measured.seconds)
             busy = (gateway + worker) * measured.chunks / measured.seconds / 1e6
-            _row(count, 100 * measured.chunks / due, gateway, worker, busy)
+            _row(count, 100 * share, gateway, worker, busy, measured.chunks / measured.reads)
+            if share < _KEPT_UP:
+                break
 
 
 def flush_intervals() -> None:
