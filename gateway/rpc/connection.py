@@ -74,7 +74,7 @@ class ClientConnection(Connection):
             self.draining = True
             self._changed(self)
         if not self.streams:
-            self.transport.close()
+            self.close()
 
     # Of a connection.
 
@@ -103,7 +103,7 @@ class ClientConnection(Connection):
 
     def idle(self) -> None:
         if self.draining:
-            self.transport.close()
+            self.close()
 
     def going(self, last: int, code: int) -> None:
         for call in [each for number, each in self.streams.items() if number > last]:

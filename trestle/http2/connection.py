@@ -24,6 +24,9 @@ _MOST_BLOCK: Final = 32 * 1024
 """Bytes of a header block as it comes."""
 _TOLL_FREE: Final = 20_000
 """Frames a second that ask for work and bring nothing: pings, settings, resets. Who sends more is attacking."""
+_SOON: Final = 64
+_SOON_BYTES: Final = 16 * 1024
+"""So many writes, or one of so many bytes, do not wait for others."""
 _HEAD: Final = struct.Struct(">IBI")
 _WORD: Final = struct.Struct(">I")
 _PING: Final = bytes(8)
@@ -34,8 +37,6 @@ class Connection(asyncio.Protocol):
     of a new stream; frame_bytes: of one frame. full: the socket takes nothing more for now. streams: those that are
     open, by their numbers. write: puts whole frames on the socket. why: it ended, in words."""
 
-    write: Callable[[bytes], None]
-
     def __init__(self, stream_window: int = STREAM_WINDOW, patience: int = 1) -> None:
         """stream_window: bytes that may come on one stream before any has been taken. patience: how often `look` may
         find that nothing came before the other side is asked for a sign."""
@@ -45,6 +46,7 @@ class Connection(asyncio.Protocol):
         self.frame_bytes = frames.FRAME_BYTES
         self.full = False
         self.why = ""
+        self._out: list[bytes] = []
         self.transport: asyncio.Transport
         self._stream_window = stream_window
         self._awaited = b""
@@ -93,8 +95,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.write = self.transport.write
-        self.write(self.opening())
+        self.transport.write(self.opening())
 
     def data_received(self, data: bytes) -> None:
         self._silent = 0
@@ -130,6 +131,28 @@ class Connection(asyncio.Protocol):
                 room.set_result(None)
 
     # Its streams' side.
+
+    def write(self, data: bytes) -> None:
+        """Whole frames. What is written within one turn of the event loop leaves together: to the system a write costs
+        more than all that was done to come to it."""
+        out = self._out
+        out.append(data)
+        if len(data) > _SOON_BYTES or len(out) > _SOON:
+            self.flush()
+        elif len(out) == 1:
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Everything written so far leaves now."""
+        out = self._out
+        if out and not self.transport.is_closing():
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
+
+    def close(self) -> None:
+        """Ends it, after everything written so far."""
+        self.flush()
+        self.transport.close()
 
     async def room(self) -> None:
         """Returns once the socket takes more."""
@@ -172,7 +195,7 @@ class Connection(asyncio.Protocol):
         if not self.transport.is_closing():
             self.why = why
             self.write(frames.goaway(0, code, why))
-            self.transport.close()
+            self.close()
 
     # Frames.
 

@@ -69,13 +69,13 @@ class ServerConnection(Connection):
             self._going = True
             self.write(frames.goaway(self._last, frames.NO_ERROR))
         if not self.streams:
-            self.transport.close()
+            self.close()
 
     def end(self) -> None:
         """It and its calls end now."""
         for call in tuple(self.streams.values()):
             call.stop(grpc.StatusCode.UNAVAILABLE, "The worker is stopping.")
-        self.transport.close()
+        self.close()
 
     # Of a connection.
 
@@ -96,7 +96,7 @@ class ServerConnection(Connection):
 
     def idle(self) -> None:
         if self._going:
-            self.transport.close()
+            self.close()
 
     def gone(self) -> None:
         self._served.went(self)
