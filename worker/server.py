@@ -37,6 +37,8 @@ log: Final = logging.getLogger("worker")
 SERVICE: Final[str] = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 # For the last answers' statuses to leave.
 _LAST_MOMENT: Final = 0.5
+# Calls on one connection that are not the contract's: of health, load, reflection.
+_WATCHES: Final = 100
 
 
 async def serve(
@@ -68,7 +70,7 @@ async def serve(
         metrics_address = _measure(settings, family.name, calls, refused, service)
     server = Server(
         settings.max_message_bytes,
-        2 * settings.max_calls,  # beside calls, which are refused in words, there are watches of health and load
+        2 * settings.max_calls + _WATCHES,  # calls beyond the first half are refused in words
         callers.admit if settings.callers else None,
         settings.max_connection_age,
         settings.max_connection_age_grace,

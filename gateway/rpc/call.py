@@ -84,13 +84,14 @@ class Call(Stream):
     __slots__ = (
         "_again",
         "_begun",
-        "_buffer",
         "_deadline",
         "_decode",
         "_head",
         "_initial",
         "_metadata",
+        "_owed",
         "_picker",
+        "_pieces",
         "_request",
         "_responses",
         "_status",
@@ -120,7 +121,8 @@ class Call(Stream):
         self._begun = False
         self._again = False
         self._tries = 0
-        self._buffer = b""
+        self._pieces: list[bytes] = []
+        self._owed = 0
         self._responses: deque[bytes] = deque()
         self._initial: Metadata | None = None
         self._status: tuple[int, str, Metadata] | None = None
@@ -213,15 +215,21 @@ class Call(Stream):
             return
         self.ended = True
         code = known.get(b"grpc-status", b"")
-        if self._buffer or not code.isdigit():
+        if self._pieces or not code.isdigit():
             self._finish(_C.INTERNAL.value[0], "The worker ended the call without a status.", ())
         else:
             self._finish(int(code), status_text(known.get(b"grpc-message", b"")), tuple(metadata))
 
     def feed(self, data: bytes, end: bool) -> None:
-        if self._buffer:
-            data = self._buffer + data
-        at, size = 0, len(data)
+        if self._pieces:
+            self._pieces.append(data)
+            self._owed -= len(data)
+            if self._owed > 0 and not end:
+                self.give_back()
+                return
+            data = b"".join(self._pieces)  # not before: a large response comes in thousands of pieces
+            self._pieces.clear()
+        at, size, whole = 0, len(data), PREFIX_BYTES
         while size - at >= PREFIX_BYTES:
             whole = length(data[at : at + PREFIX_BYTES]) + PREFIX_BYTES
             if data[at]:
@@ -235,14 +243,17 @@ class Call(Stream):
                 break
             self._responses.append(data[at + PREFIX_BYTES : at + whole])
             at += whole
-        self._buffer = data[at:]
+            whole = PREFIX_BYTES
+        if at < size:
+            self._pieces.append(data[at:])
+            self._owed = whole - (size - at)
         if end:
             self.ended = True
             self._finish(_C.INTERNAL.value[0], "The worker ended the call without a status.", ())
-        elif not self._responses:
-            self.give_back()  # of a message that is not whole the rest must come
-        else:
+        elif self._responses:
             self._wake()
+        else:
+            self.give_back()  # of a message that is not whole the rest must come
 
     def refused(self) -> None:
         """The worker has not looked at it, and will not."""
@@ -324,7 +335,7 @@ class Call(Stream):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._buffer = b""
+        self._pieces.clear()
         self._tail = b""
         if self.id:
             connection = self.connection
