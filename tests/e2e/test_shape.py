@@ -24,12 +24,16 @@ from support.upstream import PATIENCE, Gate, Reply, ScriptedUpstream, text_strea
 from gateway.ledger.rows import Row
 from gateway.openai.request import decode_chat
 from gateway.openai.stream import ChatStreamEncoder
+from gateway.rpc import names
+from gateway.rpc.channel import Channel
 from gateway.store.database import Database, parse
 from gateway.store.migrate import migrate
 from gateway.store.usage import UsageStore
 from trestle.v1 import chat_pb2, worker_service_pb2_grpc
 from worker.families.openai import FAMILY
 from worker.family import Upstream
+from worker.rpc.call import Call, Method
+from worker.rpc.server import Server
 from worker.sse import SseParser
 
 CHUNKS = 200
@@ -128,6 +132,46 @@ async def test_an_interval_that_is_none(tmp_path: Path, told: str) -> None:
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "x-trestle-flush-interval" in str(caught.value.details())
         assert not upstream.requests
+
+
+async def test_calls_of_one_turn_share_writes() -> None:
+    """Both ways, over the one connection between gateway and worker; and a call alone is one write each way."""
+
+    async def answer(request: chat_pb2.ChatRequest, call: Call) -> chat_pb2.ChatResponse:
+        return chat_pb2.ChatResponse(chunks=[chat_pb2.ChatChunk(text=request.model)])
+
+    server = Server()
+    server.add({"/s/Chat": Method(answer, chat_pb2.ChatRequest.FromString, chat_pb2.ChatResponse.SerializeToString)})
+    channel = Channel(
+        names.parse(await server.listen("listen", "127.0.0.1:0")), "", context=None, tls_name="", balance="round_robin",
+        resolve_interval=1, max_message_bytes=1 << 20,
+    )  # fmt: skip
+    chat = channel.method("s", "Chat", chat_pb2.ChatResponse)
+
+    async def ask_for(name: str) -> str:
+        response = await chat(chat_pb2.ChatRequest(model=name), PATIENCE, ()).single()
+        return str(response.chunks[0].text)
+
+    assert await ask_for("first") == "first"
+    sends = 0
+
+    def seen(frame: object, what: str, argument: Any) -> None:
+        nonlocal sends
+        sends += what == "c_call" and argument.__name__ == "send"
+
+    counts = []
+    for asked in (["alone"], [f"m{number}" for number in range(50)]):
+        sends = 0
+        sys.setprofile(seen)
+        try:
+            assert await asyncio.gather(*map(ask_for, asked)) == asked
+        finally:
+            sys.setprofile(None)
+        counts.append(sends)
+    await channel.close()
+    await server.stop(PATIENCE)
+    assert counts[0] == 2
+    assert counts[1] <= 6
 
 
 def calls(work: Callable[[], object]) -> int:
