@@ -225,7 +225,8 @@ class Call(Stream):
             self._pieces.append(data)
             self._owed -= len(data)
             if self._owed > 0 and not end:
-                self.give_back()
+                if not self._responses:
+                    self.give_back()
                 return
             data = b"".join(self._pieces)  # not before: a large response comes in thousands of pieces
             self._pieces.clear()
