@@ -28,33 +28,51 @@ from worker.sse import Event
 C = TypeVar("C", wire.Choice, wire.TextChoice)
 Out = Any  # the chunks' repeated field: of either kind, with the same names for what is added here
 
-_STOP, _LENGTH, _TOOLS = (
+_STOP, _LENGTH, _TOOLS, _FILTERED = (
     chat_pb2.FINISH_REASON_STOP,
     chat_pb2.FINISH_REASON_LENGTH,
     chat_pb2.FINISH_REASON_TOOL_CALLS,
+    chat_pb2.FINISH_REASON_CONTENT_FILTER,
 )
 FINISH: Final[Mapping[str, chat_pb2.FinishReason.ValueType]] = {
     "stop": _STOP,
     "length": _LENGTH,
     "tool_calls": _TOOLS,
-    "content_filter": chat_pb2.FINISH_REASON_CONTENT_FILTER,
+    "content_filter": _FILTERED,
     "function_call": chat_pb2.FINISH_REASON_FUNCTION_CALL,
-    # Vendors' own words for the same.
+    # Vendors' own words for the same, in whatever case.
     "eos": _STOP,
+    "eos_token": _STOP,
     "stop_sequence": _STOP,
     "end_turn": _STOP,
+    "complete": _STOP,
     "max_tokens": _LENGTH,
     "model_length": _LENGTH,
+    "model_context_window_exceeded": _LENGTH,
     "tool_use": _TOOLS,
+    "sensitive": _FILTERED,
+    "safety": _FILTERED,
+    "recitation": _FILTERED,
+    "blocklist": _FILTERED,
+    "prohibited_content": _FILTERED,
+    "spii": _FILTERED,
+    "refusal": _FILTERED,
+    "content_filtered": _FILTERED,
+    "guardrail_intervened": _FILTERED,
 }
 # Words that end an answer which is not whole: never a finish.
-_BROKEN: Final = frozenset({"error", "insufficient_system_resource"})
+_BROKEN: Final = frozenset({"error", "insufficient_system_resource", "network_error", "abort"})
 _NULL: Final = b"null"
 # Of the chunks of nothing but text that are read the long way, the first that a template is made of (one has a role,
 # and after the second there may be no third), and the last.
 _LEARN_FROM: Final = 3
 _LEARN_UNTIL: Final = 6
 _MAX_CHOICES: Final = 1 << 17  # of a text completion: 2,048 prompts, 64 choices each
+
+
+def reason_of_word(word: str) -> chat_pb2.FinishReason.ValueType:
+    """What the upstream's word for a finish means. Google's says more after a colon: `content_filter: SPII`."""
+    return FINISH.get(word.partition(":")[0].lower(), chat_pb2.FINISH_REASON_OTHER)
 
 
 class AnswerDecoder(ABC, Generic[C]):
@@ -264,7 +282,7 @@ class AnswerDecoder(ABC, Generic[C]):
                 raise self._protocol("The upstream sent a choice with an impossible index.")
             self._finish[index] = ""
         if finish_reason:
-            if finish_reason in _BROKEN:
+            if finish_reason.lower() in _BROKEN:
                 raise CallError(
                     Reason.UPSTREAM_FAILED,
                     f"The upstream gave up its answer ({finish_reason}).",
@@ -288,9 +306,7 @@ class AnswerDecoder(ABC, Generic[C]):
             raise self._protocol("The upstream ended its answer without a choice.")
         for index in sorted(self._finish):
             word = self._finish[index]
-            finish = chat_pb2.Finish(
-                reason=FINISH.get(word, chat_pb2.FINISH_REASON_OTHER), upstream_reason=word
-            )
+            finish = chat_pb2.Finish(reason=reason_of_word(word), upstream_reason=word)
             chunk = out.add(choice=index, finish=finish)
             if self._pending:
                 chunk.answer_extra_json = self._released()

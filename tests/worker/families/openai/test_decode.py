@@ -234,6 +234,12 @@ class TestEnds:
             ("tool_calls", chat_pb2.FINISH_REASON_TOOL_CALLS),
             ("content_filter", chat_pb2.FINISH_REASON_CONTENT_FILTER),
             ("function_call", chat_pb2.FINISH_REASON_FUNCTION_CALL),
+            ("eos_token", chat_pb2.FINISH_REASON_STOP),
+            ("COMPLETE", chat_pb2.FINISH_REASON_STOP),
+            ("MAX_TOKENS", chat_pb2.FINISH_REASON_LENGTH),
+            ("model_context_window_exceeded", chat_pb2.FINISH_REASON_LENGTH),
+            ("sensitive", chat_pb2.FINISH_REASON_CONTENT_FILTER),
+            ("content_filter: PROHIBITED_CONTENT", chat_pb2.FINISH_REASON_CONTENT_FILTER),
             ("a_new_word", chat_pb2.FINISH_REASON_OTHER),
         ],
     )
@@ -242,7 +248,7 @@ class TestEnds:
         assert stream(chunk({"content": "a"}, word)).choices[0].finish == finish
         assert whole({"content": "a"}, word).choices[0].finish == finish
 
-    @pytest.mark.parametrize("word", ["error", "insufficient_system_resource"])
+    @pytest.mark.parametrize("word", ["error", "ERROR", "insufficient_system_resource", "network_error", "abort"])
     def test_words_that_are_no_end(self, word: str) -> None:
         with pytest.raises(CallError) as caught:
             stream(chunk({"content": "a"}), chunk(finish=word))
