@@ -20,7 +20,7 @@ from trestle.openjson import NOTHING, OpenDecoder, assert_utf8, join, members
 from trestle.tokens import TokenEstimate
 from trestle.v1 import chat_pb2
 from worker.families.openai import wire
-from worker.families.openai.errors import error_from
+from worker.families.openai.errors import error_from, says_error
 from worker.families.openai.template import Plain, TextTemplate
 from worker.families.openai.usage import decode_usage
 from worker.sse import Event
@@ -126,10 +126,13 @@ class AnswerDecoder(ABC, Generic[C]):
     def feed(self, event: Event, out: Out) -> None:
         """One event; raises `CallError` as `worker.family.Decoder` says."""
         name, data = event
-        if data == b"[DONE]":
-            self._end(out)
-            self.done = True
-            return
+        if data[:1] != b"{":
+            word = data.strip()
+            if word == b"[DONE]":
+                self._end(out)
+                self.done = True
+            if word in (b"[DONE]", b""):
+                return
         template = self._template
         if template is not None and not name and not self._pending and (plain := template.read(data)) is not None:
             text, padding = plain
@@ -139,19 +142,26 @@ class AnswerDecoder(ABC, Generic[C]):
                 out.add(choice=template.choice, text=text)
             self._output.chars += len(text)
             return
-        answer = self._parse(data)
+        try:
+            answer = self._parse(data)
+        except CallError:
+            if name == "error":  # whose data may be mere words
+                raise self._failed(data) from None
+            raise
         if name == "error" and answer.error is NOTHING:
-            raise error_from(data, None, {}, self._upstream)
+            raise self._failed(data)
         self._take(answer, data, out)
         if self._plain < _LEARN_UNTIL and answer.choices and self._plain_of(answer) is not None:
             self._plain += 1
             if self._plain >= _LEARN_FROM:
-                self._template = TextTemplate.of(data, answer.choices[0].index, self._key, self._read)
+                self._template = TextTemplate.of(data, answer.choices[0].index or 0, self._key, self._read)
 
     def feed_whole(self, body: bytes, out: Out) -> None:
         """The answer in one piece; its end is its JSON's."""
         answer = self._parse(body)
         self._take(answer, body, out)
+        if not self._finish and answer.extra is not NOTHING and says_error(answer.extra, whole=True):
+            raise self._failed(body)
         if self._started and any(not word for word in self._finish.values()):
             raise self._truncated()
         self._end(out)
@@ -175,6 +185,12 @@ class AnswerDecoder(ABC, Generic[C]):
             upstream=self._upstream,
             usage=self.usage,
         )
+
+    def _failed(self, data: bytes) -> CallError:
+        """The upstream's own error, in a body or event of status 200."""
+        error = error_from(data, None, {}, self._upstream)
+        error.usage = self.usage
+        return error
 
     def _protocol(self, what: str) -> CallError:
         return CallError(Reason.UPSTREAM_PROTOCOL, what, upstream=self._upstream, usage=self.usage)
@@ -212,12 +228,12 @@ class AnswerDecoder(ABC, Generic[C]):
             raise self._protocol("The upstream sent an event that cannot be read.") from None
 
     def _take(self, answer: wire.Answer[C], data: bytes, out: Out) -> None:
-        if answer.error is not NOTHING and bytes(answer.error) != _NULL:
-            self._take_usage(answer, out)
-            error = error_from(data, None, {}, self._upstream)
-            error.usage = self.usage
-            raise error
         choices = answer.choices
+        if (answer.error is not NOTHING and bytes(answer.error) != _NULL) or (
+            not choices and answer.extra is not NOTHING and says_error(answer.extra)
+        ):
+            self._take_usage(answer, out)
+            raise self._failed(data)
         if not self._started and (choices or answer.usage is not None):
             # Not before: Azure's first event, its filter's results, has neither a choice nor an id.
             self._start(answer, out)
@@ -227,11 +243,29 @@ class AnswerDecoder(ABC, Generic[C]):
         elif self._pending and choices:
             extra = self._released()
         if choices:
+            if len({choice.index for choice in choices}) < len(choices):  # numbered by their place alone
+                for position, choice in enumerate(choices):
+                    choice.index = position
             for choice in choices:
+                if choice.extra is not NOTHING:
+                    self._take_aside(choice.extra, answer, out)
                 self._say(choice, extra, out)
                 extra = b""
         if answer.usage is not None:
             self._take_usage(answer, out)
+
+    def _take_aside(self, extra: Raw, answer: wire.Answer[C], out: Out) -> None:
+        """What vendors say in a choice that is of the answer: Moonshot its usage, OpenRouter what went wrong."""
+        text = bytes(extra)
+        if b'"usage"' not in text and b'"error"' not in text:
+            return
+        found = members(extra)
+        usage, error = found.get("usage"), found.get("error")
+        if answer.usage is None and usage is not None and bytes(usage)[:1] == b"{":
+            answer.usage = self._usage_in(usage)
+        if error is not None and bytes(error) != _NULL:
+            self._take_usage(answer, out)
+            raise self._failed(b'{"error":%b}' % error)
 
     def _start(self, answer: wire.Answer[C], out: Out) -> None:
         self._started = True
@@ -260,11 +294,11 @@ class AnswerDecoder(ABC, Generic[C]):
         if groq is not None and answer.usage is None:  # where Groq puts its usage
             inner = members(groq) if bytes(groq)[:1] == b"{" else {}
             if "usage" in inner:
-                answer.usage = self._groq_usage(inner["usage"])
+                answer.usage = self._usage_in(inner["usage"])
         self._pending.update(found)
         return self._released() if has_choice else b""
 
-    def _groq_usage(self, raw: Raw) -> wire.Usage:
+    def _usage_in(self, raw: Raw) -> wire.Usage:
         try:
             return wire.USAGE.decode(raw)
         except (msgspec.DecodeError, RecursionError):
@@ -275,8 +309,10 @@ class AnswerDecoder(ABC, Generic[C]):
         self._pending.clear()
         return extra
 
-    def _note(self, index: int, finish_reason: str | None) -> None:
-        """Takes a choice's number and, if it comes, its last word. Raises `CallError` for what neither can be."""
+    def _note(self, index: int | None, finish_reason: str | None) -> int:
+        """Takes a choice's number, which it returns, and, if it comes, its last word. Raises `CallError` for what
+        neither can be."""
+        index = index or 0
         if index not in self._finish:
             if not 0 <= index < _MAX_CHOICES:
                 raise self._protocol("The upstream sent a choice with an impossible index.")
@@ -290,12 +326,13 @@ class AnswerDecoder(ABC, Generic[C]):
                     usage=self.usage,
                 )
             self._finish[index] = finish_reason
+        return index
 
     def _take_usage(self, answer: wire.Answer[C], out: Out) -> None:
         if answer.usage is None:
             return
-        usage = decode_usage(answer.usage)
-        if usage != self._usage:  # some vendors repeat it on each chunk
+        usage = decode_usage(answer.usage, self._estimate)
+        if usage is not None and usage != self._usage:  # some vendors repeat it on each chunk
             self._usage = usage
             if self._started:
                 out.add(usage=usage)

@@ -37,18 +37,35 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
         )
         self._request = request
         self._calls: dict[int, _Calls] = {}
+        self._told: dict[int, set[str]] = {}  # by choice, the kinds of delta
 
     def _estimate(self) -> chat_pb2.Usage:
         return self._output.usage(self._request)
 
     def _say(self, choice: wire.Choice, answer_extra: bytes, out: Chunks) -> None:
-        self._note(choice.index, choice.finish_reason)
+        index = self._note(choice.index, choice.finish_reason)
+        if choice.delta is None and choice.message is not None and index in self._told:
+            self._forget_told(choice.message, self._told[index])
         text = None if answer_extra else self._text_of(choice)
         if text is None:
-            self._general(choice, choice.delta or choice.message, answer_extra, out)
+            self._general(index, choice, choice.delta or choice.message, answer_extra, out)
         elif text:
-            out.add(choice=choice.index, text=text)
+            out.add(choice=index, text=text)
             self._output.add(text)
+            self._told.setdefault(index, set()).add("text")
+
+    def _forget_told(self, message: wire.Delta, told: set[str]) -> None:
+        """MiniMax ends its streams with the whole message once more: what deltas have told is not told again."""
+        if "text" in told:
+            message.content = None
+        if "reasoning" in told:
+            message.reasoning_content, message.reasoning = None, NOTHING
+        if "refusal" in told:
+            message.refusal = None
+        if "tool_call" in told:
+            message.tool_calls = message.function_call = None
+        if "audio" in told:
+            message.audio = None
 
     def _text_of(self, choice: wire.Choice) -> str | None:
         piece = choice.delta or choice.message
@@ -70,10 +87,13 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
             return content
         return None
 
-    def _general(self, choice: wire.Choice, piece: wire.Delta | None, answer_extra: bytes, out: Chunks) -> None:
+    def _general(
+        self, index: int, choice: wire.Choice, piece: wire.Delta | None, answer_extra: bytes, out: Chunks
+    ) -> None:
         """Everything but a plain piece of text: one chunk for each thing said, the extras on the first."""
-        index = choice.index
-        events = list(self._events(index, piece)) if piece is not None else []
+        events = self._events(index, piece) if piece is not None else []
+        if events:
+            self._told.setdefault(index, set()).update(*events)
         logprobs = None
         choice_extra = b"" if choice.extra is NOTHING else bytes(choice.extra)
         if choice.logprobs is not NOTHING and bytes(choice.logprobs) != _NULL:

@@ -47,10 +47,8 @@ def decode_embed(body: bytes, request: embedding_pb2.EmbedRequest) -> embedding_
         _value(bytes(entry.embedding), out)
         if entry.extra is not NOTHING:
             out.extra_json = bytes(entry.extra)
-    if found.usage is not None:
-        response.usage.CopyFrom(decode_usage(found.usage))
-    else:
-        response.usage.CopyFrom(chat_pb2.Usage(input_tokens=_estimate(request), estimated=True))
+    usage = _usage(found.usage) if found.usage is not None else None
+    response.usage.CopyFrom(usage or chat_pb2.Usage(input_tokens=_estimate(request), estimated=True))
     if found.extra is not NOTHING:
         response.extra_json = bytes(found.extra)
     return response
@@ -64,6 +62,13 @@ def _value(raw: bytes, out: embedding_pb2.Embedding) -> None:
         out.float32_le = base64.b64decode(msgspec.json.decode(raw, type=str), validate=True)
     except (msgspec.DecodeError, binascii.Error):
         raise _unreadable("an embedding that is neither numbers nor base64") from None
+
+
+def _usage(found: wire.Usage) -> chat_pb2.Usage | None:
+    """What was told; there is no completion, so that a total alone is the prompt's."""
+    if found.prompt_tokens is None and found.total_tokens is not None:
+        found.prompt_tokens = found.total_tokens
+    return decode_usage(found, chat_pb2.Usage)
 
 
 def _estimate(request: embedding_pb2.EmbedRequest) -> int:

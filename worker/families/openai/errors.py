@@ -4,28 +4,67 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec import Raw
 
 from trestle.errors import CallError, Reason
 from worker.http_errors import detail_of, reason_of, request_id, retry_after
 
-# Codes, types and phrases by which vendors say what their status does not.
-_CODES: Final[Mapping[str, Reason]] = {
+# Codes and types by which vendors say what their status does not, or what they say inside an answer of status 200.
+_WORDS: Final[Mapping[str, Reason]] = {
     "context_length_exceeded": Reason.CONTEXT_LENGTH_EXCEEDED,
+    "exceed_context_size_error": Reason.CONTEXT_LENGTH_EXCEEDED,
     "content_filter": Reason.CONTENT_REJECTED,
     "content_policy_violation": Reason.CONTENT_REJECTED,
+    "data_inspection_failed": Reason.CONTENT_REJECTED,
+    "datainspectionfailed": Reason.CONTENT_REJECTED,
+    "responsibleaipolicyviolation": Reason.CONTENT_REJECTED,
+    "1301": Reason.CONTENT_REJECTED,  # Zhipu's number
     "model_not_found": Reason.MODEL_NOT_FOUND,
     "rate_limit_exceeded": Reason.UPSTREAM_RATE_LIMITED,
+    "rate_limit_error": Reason.UPSTREAM_RATE_LIMITED,
+    "rate_limit_reached_error": Reason.UPSTREAM_RATE_LIMITED,
     "insufficient_quota": Reason.UPSTREAM_RATE_LIMITED,
     "invalid_api_key": Reason.UPSTREAM_CREDENTIAL,
+    "authentication_error": Reason.UPSTREAM_CREDENTIAL,
+    "payment_required": Reason.UPSTREAM_QUOTA,
+    "overloaded": Reason.UPSTREAM_OVERLOADED,
     "overloaded_error": Reason.UPSTREAM_OVERLOADED,
+    "engine_overloaded_error": Reason.UPSTREAM_OVERLOADED,
+    "provider_overloaded": Reason.UPSTREAM_OVERLOADED,
+    "provider_unavailable": Reason.UPSTREAM_OVERLOADED,
     "server_error": Reason.UPSTREAM_FAILED,
     "invalid_request_error": Reason.INVALID_REQUEST,
 }
+# Of these, those that say more than the status of a refusal beside them.
+_OF_THE_REQUEST: Final = frozenset({Reason.CONTEXT_LENGTH_EXCEEDED, Reason.CONTENT_REJECTED})
+_REFUSALS: Final = frozenset({400, 403, 404, 413, 422})
+_MINIMAX: Final[Mapping[int, Reason]] = {
+    1002: Reason.UPSTREAM_RATE_LIMITED,
+    1004: Reason.UPSTREAM_CREDENTIAL,
+    1008: Reason.UPSTREAM_QUOTA,
+    1026: Reason.CONTENT_REJECTED,
+    1027: Reason.CONTENT_REJECTED,
+    1039: Reason.UPSTREAM_RATE_LIMITED,
+    2013: Reason.INVALID_REQUEST,
+}
 _STATUS: Final = re.compile("[45][0-9][0-9]")
-_CONTEXT_PHRASES: Final = ("maximum context length", "context window", "context length", "too many tokens")
+_CONTEXT_PHRASES: Final = (
+    "maximum context length",
+    "context window",
+    "context length",
+    "context size",
+    "too many tokens",
+    "prompt is too long",
+    "maximum prompt length",
+    "model token limit",
+    "exceeds the maximum number of tokens",
+    "input is too long",
+    "range of input length",
+)
+_CREDENTIAL_PHRASES: Final = ("incorrect api key", "api key not valid")  # said with a 400 by xAI, by Google
 
 
 def decode_error(status: int, headers: Mapping[str, str], body: bytes, upstream: str) -> CallError:
@@ -38,26 +77,29 @@ def decode_error(status: int, headers: Mapping[str, str], body: bytes, upstream:
 
 def error_from(body: bytes, status: int | None, headers: Mapping[str, str], upstream: str) -> CallError:
     """The error in a body or event. status: None inside an answer of status 200, where the error itself says all."""
-    message, kind, param, code = _fields(body)
-    if status is None:
-        status_in_code = int(code) if code is not None and _STATUS.fullmatch(code) else None
-        reason = _CODES.get(code or "") or _CODES.get(kind or "")
-        if reason is None:
-            reason = Reason.UPSTREAM_FAILED if status_in_code is None else reason_of(status_in_code)
-    else:
-        reason = reason_of(status)
-        if status in (400, 422, 404):
-            reason = {
-                "context_length_exceeded": Reason.CONTEXT_LENGTH_EXCEEDED,
-                "content_filter": Reason.CONTENT_REJECTED,
-                "content_policy_violation": Reason.CONTENT_REJECTED,
-            }.get(code or "", reason)
-        if status == 400 and message is not None and any(p in message.lower() for p in _CONTEXT_PHRASES):
-            reason, code = Reason.CONTEXT_LENGTH_EXCEEDED, "context_length_exceeded"
+    said = _said(body)
+    message, code = said.message, said.code
+    words = (word.lower() for word in (said.more, code, said.kind) if word)
+    reason = said.reason or next((_WORDS[word] for word in words if word in _WORDS), None)
+    if status is not None:
+        refined = status in _REFUSALS and reason in _OF_THE_REQUEST
+        reason = reason if refined and reason is not None else reason_of(status)
+    elif reason is None:
+        inner = said.status if said.status is not None else code
+        known = inner is not None and _STATUS.fullmatch(inner)
+        reason = reason_of(int(inner)) if inner is not None and known else Reason.UPSTREAM_FAILED
+    text = (message or "").lower()
+    if reason is Reason.INVALID_REQUEST and any(phrase in text for phrase in _CONTEXT_PHRASES):
+        reason = Reason.CONTEXT_LENGTH_EXCEEDED
+    elif reason is Reason.INVALID_REQUEST and any(phrase in text for phrase in _CREDENTIAL_PHRASES):
+        reason = Reason.UPSTREAM_CREDENTIAL
+    if reason is Reason.CONTEXT_LENGTH_EXCEEDED:
+        code = "context_length_exceeded"
+    kind, param = said.kind, said.param
     if message is None:
-        said = detail_of(body)
+        detail = detail_of(body)
         where = f"status {status}" if status is not None else "an error"
-        message = f"The upstream answered with {where}" + (f": {said}" if said else ".")
+        message = f"The upstream answered with {where}" + (f": {detail}" if detail else ".")
     if reason in (Reason.UPSTREAM_CREDENTIAL, Reason.UPSTREAM_QUOTA):
         # About our credential, not the caller's key (WIRE 5): its words may quote the credential, and its code
         # (invalid_api_key) would accuse the caller's.
@@ -67,25 +109,87 @@ def error_from(body: bytes, status: int | None, headers: Mapping[str, str], upst
     return CallError(reason, message, param=param, code=code, type=kind, upstream=upstream, upstream_status=status)
 
 
-def _fields(body: bytes) -> tuple[str | None, str | None, str | None, str | None]:
-    """message, type, param, code of an error body in any of the forms that vendors use."""
+def says_error(extra: bytes | Raw, whole: bool = False) -> bool:
+    """Whether members beside an answer's own, where there is no choice, are an error in a vendor's own form. whole: of
+    an answer in one piece, in which words alone are one too."""
+    try:
+        found = msgspec.json.decode(extra, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    resp = found.get("base_resp")
+    return bool(
+        found.get("error_code")
+        or found.get("success") is False
+        or (isinstance(resp, dict) and resp.get("status_code"))
+        or (_text(found.get("message")) and (whole or found.get("code") not in (None, "", 0, 200, "0", "200")))
+        or (whole and found.get("detail"))
+    )
+
+
+class _Said(NamedTuple):
+    """What an error body says. more: a word of its own beside the code; status: an HTTP status inside it; reason: what
+    a number of the vendor's own means."""
+
+    message: str | None = None
+    kind: str | None = None
+    param: str | None = None
+    code: str | None = None
+    more: str | None = None
+    status: str | None = None
+    reason: Reason | None = None
+
+
+def _said(body: bytes) -> _Said:
+    """An error body, in any of the forms that vendors use."""
     try:
         found: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, None, None, None
+        return _Said()
     if isinstance(found, list) and found:  # Google's OpenAI-compatible endpoint wraps its error in a list
         found = found[0]
     if not isinstance(found, dict):
-        return None, None, None, None
+        return _Said()
     inner = found.get("error", found)
     if isinstance(inner, str):
-        return inner, None, None, _text(found.get("code"))
+        # xAI's code is a sentence, which says what its message says.
+        code = _text(found.get("code"))
+        word = code if code is not None and " " not in code else None
+        return _Said(inner or None, _text(found.get("error_type")), None, word)
     if not isinstance(inner, dict):
         inner = found
-    message = _text(inner.get("message")) or _text(inner.get("detail"))
-    if message is None and isinstance(inner.get("detail"), list | dict):
-        message = msgspec.json.encode(inner["detail"]).decode()
-    return message, _text(inner.get("type")), _text(inner.get("param")), _text(inner.get("code"))
+    resp = found.get("base_resp")
+    if isinstance(resp, dict) and isinstance(resp.get("status_code"), int):  # MiniMax
+        number = resp["status_code"]
+        return _Said(_text(resp.get("status_msg")), None, None, str(number), reason=_MINIMAX.get(number))
+    listed = inner.get("errors")
+    if isinstance(listed, list) and listed and isinstance(listed[0], dict):  # Cloudflare
+        inner = listed[0]
+    message = next(filter(None, (_text(inner.get(name)) for name in ("message", "detail", "error_msg", "msg"))), None)
+    if message is None:
+        odd = next((inner[name] for name in ("detail", "message") if isinstance(inner.get(name), list | dict)), None)
+        message = msgspec.json.encode(odd).decode() if odd is not None else None
+    status = next(filter(None, (_text(inner.get(name)) for name in ("status_code", "http_code"))), None)
+    more, message, flagged = _metadata(inner.get("metadata"), message)
+    return _Said(
+        message,
+        _text(inner.get("type")),
+        _text(inner.get("param")),
+        _text(inner.get("code")) or _text(inner.get("error_code")),
+        more,
+        status,
+        Reason.CONTENT_REJECTED if flagged else None,
+    )
+
+
+def _metadata(metadata: object, message: str | None) -> tuple[str | None, str | None, bool]:
+    """What OpenRouter says beside the error: its own word for it, the message with what the vendor behind it said, and
+    whether moderation flagged the input."""
+    if not isinstance(metadata, dict):
+        return None, message, False
+    raw = _text(metadata.get("raw"))
+    if message and raw and raw not in message:
+        message = f"{message}: {detail_of(raw.encode('utf-8', 'replace'))}"
+    return _text(metadata.get("error_type")), message, "flagged_input" in metadata
 
 
 def _text(value: object) -> str | None:

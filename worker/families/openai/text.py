@@ -52,14 +52,14 @@ class OpenAITextDecoder(AnswerDecoder[wire.TextChoice]):
         self._request = request
 
     def _say(self, choice: wire.TextChoice, answer_extra: bytes, out: CompletionChunks) -> None:
-        self._note(choice.index, choice.finish_reason)
+        index = self._note(choice.index, choice.finish_reason)
         text = choice.text or ""
         logprobs = b"" if choice.logprobs is NOTHING or bytes(choice.logprobs) == _NULL else bytes(choice.logprobs)
         extra = b"" if choice.extra is NOTHING else bytes(choice.extra)
         if text or logprobs or extra or answer_extra:
             self._output.add(text)
             out.add(
-                choice=choice.index,
+                choice=index,
                 text=text,
                 logprobs_json=logprobs,
                 choice_extra_json=extra,

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trestle.openjson import NOTHING
 from trestle.v1 import chat_pb2
 from worker.families.openai import wire
 
 
-def decode_usage(found: wire.Usage) -> chat_pb2.Usage:
-    """Totals and their parts. OpenAI's own counts already include cache reads in the prompt and reasoning in the
-    completion, so nothing is added up. Members that the contract does not name stay as extras at their level."""
-    usage = chat_pb2.Usage(
-        input_tokens=wire.whole(found.prompt_tokens) or 0, output_tokens=wire.whole(found.completion_tokens) or 0
-    )
+def decode_usage(found: wire.Usage, estimate: Callable[[], chat_pb2.Usage]) -> chat_pb2.Usage | None:
+    """Totals and their parts; None where nothing was counted. estimate: the usage as it is guessed, asked for where
+    prompt and completion are not told apart.
+
+    OpenAI's own counts already include cache reads in the prompt and reasoning in the completion, so nothing is added
+    up. Members that the contract does not name stay as extras at their level."""
+    read, written = wire.whole(found.prompt_tokens), wire.whole(found.completion_tokens)
     total = wire.whole(found.total_tokens)
+    usage = chat_pb2.Usage()
+    if read is None and written is None:
+        if not total:
+            return None
+        written, usage.estimated = min(total, estimate().output_tokens), True
+    if total is not None:  # some name it and one of its parts
+        read = max(0, total - (written or 0)) if read is None else read
+        written = max(0, total - read) if written is None else written
+    usage.input_tokens, usage.output_tokens = read or 0, written or 0
     if total is not None and total != usage.input_tokens + usage.output_tokens:
         usage.total_tokens = total
     if found.extra is not NOTHING:

@@ -66,7 +66,7 @@ class Delta(Open):
 
 
 class Choice(Open):
-    index: int = 0
+    index: int | None = None
     delta: Delta | None = None
     message: Delta | None = None
     finish_reason: str | None = None
@@ -97,7 +97,7 @@ class Usage(Open):
 class TextChoice(Open):
     """A choice of a legacy text completion."""
 
-    index: int = 0
+    index: int | None = None
     text: str | None = None
     finish_reason: str | None = None
     logprobs: Raw = NOTHING
