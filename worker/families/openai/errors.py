@@ -51,6 +51,7 @@ _MINIMAX: Final[Mapping[int, Reason]] = {
     2013: Reason.INVALID_REQUEST,
 }
 _STATUS: Final = re.compile("[45][0-9][0-9]")
+_SECONDS: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?s")
 _CONTEXT_PHRASES: Final = (
     "maximum context length",
     "context window",
@@ -64,13 +65,15 @@ _CONTEXT_PHRASES: Final = (
     "input is too long",
     "range of input length",
 )
+_FILTERED_PHRASE: Final = "violates usage guidelines"  # said with a 403 by xAI
 _CREDENTIAL_PHRASES: Final = ("incorrect api key", "api key not valid")  # said with a 400 by xAI, by Google
 
 
 def decode_error(status: int, headers: Mapping[str, str], body: bytes, upstream: str) -> CallError:
     """The meaning of an answer with a status of 300 and up. headers: names in lower case."""
     error = error_from(body, status, headers, upstream)
-    error.retry_after = retry_after(headers)
+    told = retry_after(headers)
+    error.retry_after = error.retry_after if told is None else told
     error.upstream_request_id = request_id(headers)
     return error
 
@@ -93,6 +96,8 @@ def error_from(body: bytes, status: int | None, headers: Mapping[str, str], upst
         reason = Reason.CONTEXT_LENGTH_EXCEEDED
     elif reason is Reason.INVALID_REQUEST and any(phrase in text for phrase in _CREDENTIAL_PHRASES):
         reason = Reason.UPSTREAM_CREDENTIAL
+    elif reason is Reason.UPSTREAM_CREDENTIAL and _FILTERED_PHRASE in text:
+        reason = Reason.CONTENT_REJECTED
     if reason is Reason.CONTEXT_LENGTH_EXCEEDED:
         code = "context_length_exceeded"
     kind, param = said.kind, said.param
@@ -106,7 +111,16 @@ def error_from(body: bytes, status: int | None, headers: Mapping[str, str], upst
         message, param, code, kind = "The upstream refused the bridge's credential for it.", None, None, None
         if reason is Reason.UPSTREAM_QUOTA:
             message = "The bridge's account with the upstream has no quota left."
-    return CallError(reason, message, param=param, code=code, type=kind, upstream=upstream, upstream_status=status)
+    return CallError(
+        reason,
+        message,
+        param=param,
+        code=code,
+        type=kind,
+        upstream=upstream,
+        upstream_status=status,
+        retry_after=said.wait,
+    )
 
 
 def says_error(extra: bytes | Raw, whole: bool = False) -> bool:
@@ -128,7 +142,7 @@ def says_error(extra: bytes | Raw, whole: bool = False) -> bool:
 
 class _Said(NamedTuple):
     """What an error body says. more: a word of its own beside the code; status: an HTTP status inside it; reason: what
-    a number of the vendor's own means."""
+    the vendor's own form means; wait: seconds until another try."""
 
     message: str | None = None
     kind: str | None = None
@@ -137,6 +151,7 @@ class _Said(NamedTuple):
     more: str | None = None
     status: str | None = None
     reason: Reason | None = None
+    wait: float | None = None
 
 
 def _said(body: bytes) -> _Said:
@@ -178,6 +193,7 @@ def _said(body: bytes) -> _Said:
         more,
         status,
         Reason.CONTENT_REJECTED if flagged else None,
+        _delay(inner.get("details")),
     )
 
 
@@ -190,6 +206,15 @@ def _metadata(metadata: object, message: str | None) -> tuple[str | None, str | 
     if message and raw and raw not in message:
         message = f"{message}: {detail_of(raw.encode('utf-8', 'replace'))}"
     return _text(metadata.get("error_type")), message, "flagged_input" in metadata
+
+
+def _delay(details: object) -> float | None:
+    """Seconds, from the RetryInfo that Google's endpoint puts into the error: "48s"."""
+    for each in details if isinstance(details, list) else ():
+        told = each.get("retryDelay") if isinstance(each, dict) else None
+        if isinstance(told, str) and _SECONDS.fullmatch(told):
+            return float(told[:-1])
+    return None
 
 
 def _text(value: object) -> str | None:
