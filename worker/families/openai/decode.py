@@ -143,6 +143,7 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
             events.append({"tool_call": self._legacy_call(index, piece.function_call)})
         if piece.tool_calls:
             calls = self._calls.setdefault(index, _Calls())
+            calls.named.clear()
             for position, call in enumerate(piece.tool_calls):
                 delta = calls.delta(call, position)
                 if delta is not None:
@@ -208,8 +209,10 @@ class _Calls:
     """The tool calls of one choice: gives an index to fragments of vendors that give none, or to all calls the same."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, str] = {}
+        self.seen: dict[int, str] = {}  # the vendor's ids, or ours where it gave none
         self.legacy = False
+        self.named: set[int] = set()  # by the list of calls that is being read
+        self._arguments: dict[int, list[str]] = {}
         self._early: dict[int, str] = {}  # ids that came before their names
         self._moved: dict[int, int] = {}  # a vendor's index to ours, where it names another call by now
 
@@ -224,9 +227,11 @@ class _Calls:
                 return None
             if len(self.seen) >= _MAX_CALLS:
                 raise CallError(Reason.UPSTREAM_PROTOCOL, f"The upstream called more than {_MAX_CALLS} tools.")
-            # Some vendors repeat id and name on every fragment; the contract says them once.
-            self.seen[index] = piece.id or self._early.get(index) or f"call_{secrets.token_hex(12)}"
-            delta.id = self.seen[index]
+            # Some vendors repeat id and name on every fragment; the contract says them once. Some have one id for all.
+            id_ = piece.id or self._early.get(index)
+            made = f"call_{secrets.token_hex(12)}"
+            delta.id = made if not id_ or id_ in self.seen.values() else id_
+            self.seen[index] = id_ or made
             delta.kind = chat_pb2.TOOL_KIND_CUSTOM if custom is not None else chat_pb2.TOOL_KIND_FUNCTION
             delta.name = (custom.name if custom else piece.function.name if piece.function else None) or ""
         elif custom is not None:
@@ -239,6 +244,8 @@ class _Calls:
             inner = piece.function
             if piece.function is not None:
                 delta.arguments = _arguments(piece.function)
+                if delta.arguments:
+                    self._arguments.setdefault(index, []).append(delta.arguments)
         if piece.extra is not NOTHING:
             delta.extra_json = bytes(piece.extra)
         if inner is not None and inner.extra is not NOTHING:
@@ -247,19 +254,43 @@ class _Calls:
 
     def _index(self, piece: wire.ToolCallPiece, position: int) -> int:
         named = piece.function is not None and bool(piece.function.name)
-        if piece.index is not None and 0 <= piece.index < _MAX_CALLS:
+        numbered = piece.index is not None and 0 <= piece.index < _MAX_CALLS
+        if piece.index is not None and numbered:
             index = self._moved.get(piece.index, piece.index)
-            if named and piece.id and self.seen.get(index, piece.id) != piece.id:
-                index = self._moved[piece.index] = max(self.seen) + 1
-            return index
-        if piece.id:
-            for index, known in self.seen.items():
-                if known == piece.id:
-                    return index
-            return max(self.seen, default=-1) + 1
+        elif piece.id:
+            known = [index for index, id_ in self.seen.items() if id_ == piece.id]
+            index = max(known, default=max(self.seen, default=-1) + 1)
+        elif named:
+            index = max(self.seen, default=-1) + 1
+        else:
+            index = max(self.seen, default=position)  # a fragment of the call before it
+        if named and index in self.seen and self._begins_another(piece, index):
+            index = max(self.seen) + 1
+            if piece.index is not None and numbered:
+                self._moved[piece.index] = index
         if named:
-            return max(self.seen, default=-1) + 1
-        return max(self.seen, default=position)  # a fragment of the call before it
+            self.named.add(index)
+        return index
+
+    def _begins_another(self, piece: wire.ToolCallPiece, index: int) -> bool:
+        """Whether a fragment with a name is another call than the one whose index it has: by its id; in a list that
+        has named that one already; or, as Google's endpoint numbers all calls 0 and may give no id, with arguments
+        after arguments that are whole."""
+        if piece.id and piece.id != self.seen[index]:
+            return True
+        if index in self.named:
+            return True
+        text = _arguments(piece.function).lstrip() if piece.function is not None else ""
+        before = self._arguments.get(index)
+        return text[:1] == "{" and before is not None and before[-1].rstrip()[-1:] == "}" and _is_whole("".join(before))
+
+
+def _is_whole(arguments: str) -> bool:
+    try:
+        msgspec.json.decode(arguments, type=dict[str, Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def _says_nothing(piece: wire.ToolCallPiece) -> bool:

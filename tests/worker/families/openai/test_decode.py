@@ -105,6 +105,27 @@ class TestCalls:
         events = [call(0, "c", "f", "{"), call(0, None, None, "}"), call(0, "d", "g", "{"), call(0, None, None, "}")]
         assert calls(stream(*map(chunk, events), STOP).choices[0]) == [("c", "f", "{}"), ("d", "g", "{}")]
 
+    @pytest.mark.parametrize("id", [None, ""])
+    @pytest.mark.parametrize("name", ["f", "g"])
+    def test_whole_calls_under_one_index(self, id: str | None, name: str) -> None:  # noqa: A002
+        """Google's endpoint numbers all 0; they come in one delta or in several."""
+        pieces = [call(0, id, "f", '{"a":1}'), call(0, id, name, '{"b":2}')]
+        together = {"tool_calls": [piece["tool_calls"][0] for piece in pieces]}
+        for events in ([chunk(together)], [chunk(piece) for piece in pieces]):
+            found = calls(stream(*events, STOP).choices[0])
+            assert [(named, arguments) for _, named, arguments in found] == [("f", '{"a":1}'), (name, '{"b":2}')]
+            assert len({made for made, _, _ in found}) == 2
+
+    def test_a_name_repeated_without_its_id(self) -> None:
+        events = [chunk(call(0, "", "f", piece)) for piece in ('{"a"', ":", '{"b":1}', "}", "")]
+        assert [(n, a) for _, n, a in calls(stream(*events, STOP).choices[0])] == [("f", '{"a":{"b":1}}')]
+
+    def test_one_id_for_all(self) -> None:
+        listed = [call(None, "c", f"f{i}", "{}")["tool_calls"][0] for i in range(2)]
+        found = calls(whole({"tool_calls": listed}, "tool_calls").choices[0])
+        assert [(name, arguments) for _, name, arguments in found] == [("f0", "{}"), ("f1", "{}")]
+        assert (found[0][0], len({made for made, _, _ in found})) == ("c", 2)
+
     @pytest.mark.parametrize(
         ("arguments", "text"), [({"a": 1.0}, '{"a": 1.0}'), (None, ""), ([], "[]"), ("", ""), ('{"a":', '{"a":')]
     )
