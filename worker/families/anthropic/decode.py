@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from trestle.errors import CallError, Reason
-from trestle.openjson import NOTHING, assert_utf8, join
+from trestle.openjson import NOTHING, assert_utf8, join, members
 from trestle.tokens import TokenEstimate
 from trestle.v1 import chat_pb2
 from worker.families.anthropic import wire
@@ -37,6 +37,9 @@ FINISH: Final[Mapping[str, chat_pb2.FinishReason.ValueType]] = {
 }
 # Tiers in OpenAI's words; any other stays with the usage.
 _TIERS: Final = {"standard": "default", "priority": "priority"}
+_PIECES: Final = frozenset(
+    {"text_delta", "input_json_delta", "thinking_delta", "signature_delta", "citations_delta", "compaction_delta"}
+)
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -52,6 +55,7 @@ class AnthropicChatDecoder:
         self._answer = Answer(plan)
         self._output: TokenEstimate = self._answer.output
         self._blocks: dict[int, BlockDecoder] = {}
+        self._open: dict[int, BlockDecoder] = {}  # those of them that have not ended
         self._started = False
         self._counted = False  # the output too has been told
         self._stop: wire.MessageChange | wire.Message = wire.MessageChange()
@@ -80,6 +84,8 @@ class AnthropicChatDecoder:
             assert_utf8(data)
             found = wire.EVENT.decode(data)
         except _UNREADABLE:
+            if data.strip() in (b"", b"[DONE]"):  # compatible endpoints' habits, which end nothing here
+                return
             raise self._unreadable(name, data) from None
         kind = found.type
         if kind == "content_block_delta":  # from an endpoint that does not name its events
@@ -105,7 +111,7 @@ class AnthropicChatDecoder:
             message = wire.MESSAGE.decode(body)
         except _UNREADABLE:
             raise self._protocol("The upstream sent an answer that cannot be read.") from None
-        if message.type == "error":
+        if message.type == "error" or (message.content is None and _says_error(message.extra)):
             raise self._failed(body)
         if message.content is None:
             raise self._protocol("The upstream sent an answer without content.")
@@ -114,6 +120,7 @@ class AnthropicChatDecoder:
             self._begin(index, block, out)
             self._end_block(index, out)
         self._stop = message
+        self._counted = message.usage is not None and message.usage.output_tokens is not None
         self._finish(out)
 
     def close(self, clean: bool, out: Chunks) -> None:
@@ -155,11 +162,10 @@ class AnthropicChatDecoder:
         out.add(started=started)
         if message.extra is not NOTHING:
             self._answer.tell_extra(message.extra)
-        if usage is not None:
-            self._tell_usage(usage, out)
+        self._tell_usage(usage, out)
 
-    def _tell_usage(self, usage: chat_pb2.Usage, out: Chunks) -> None:
-        if usage != self._usage:
+    def _tell_usage(self, usage: chat_pb2.Usage | None, out: Chunks) -> None:
+        if usage is not None and usage != self._usage:
             self._usage = usage
             out.add(usage=usage)
 
@@ -171,7 +177,7 @@ class AnthropicChatDecoder:
         except _UNREADABLE:
             raise self._protocol("The upstream sent a content block that cannot be read.") from None
         decoder = KINDS.get(block.type, OtherBlock)(self._answer, index, block, bytes(raw))
-        self._blocks[index] = decoder
+        self._blocks[index] = self._open[index] = decoder
         decoder.begin(out)
 
     def _piece(self, data: bytes, out: Chunks) -> None:
@@ -179,19 +185,38 @@ class AnthropicChatDecoder:
             assert_utf8(data)
             event = wire.PIECE_EVENT.decode(data)
         except _UNREADABLE:
-            raise self._protocol("The upstream sent an event that cannot be read.") from None
-        block = self._blocks.get(event.index)
-        if block is None:
-            raise self._protocol("The upstream sent a piece of a content block that it had not begun.")
+            self._new_piece(data)
+            return
+        block = self._block(event.index)
         piece = event.delta
         if not block.piece(piece, out):
             block.other_piece(wire.RAW_PIECE_EVENT.decode(data).delta)
 
-    def _end_block(self, index: int, out: Chunks) -> None:
+    def _new_piece(self, data: bytes) -> None:
+        """A piece that is none of those we know: of a newer type, which may use their members in its own way, or a
+        broken protocol."""
+        try:
+            assert_utf8(data)
+            event = wire.RAW_PIECE_EVENT.decode(data)
+            known = wire.PIECE_TYPE.decode(event.delta).type in _PIECES
+        except _UNREADABLE:
+            known = True
+        if known:
+            raise self._protocol("The upstream sent an event that cannot be read.")
+        self._block(event.index).other_piece(event.delta)
+
+    def _block(self, index: int) -> BlockDecoder:
         block = self._blocks.get(index)
         if block is None:
+            raise self._protocol("The upstream sent a piece of a content block that it had not begun.")
+        return block
+
+    def _end_block(self, index: int, out: Chunks) -> None:
+        if index not in self._blocks:
             raise self._protocol("The upstream ended a content block that it had not begun.")
-        block.end(out)
+        block = self._open.pop(index, None)
+        if block is not None:
+            block.end(out)
 
     def _change(self, found: wire.Event, out: Chunks) -> None:
         """A message_delta: how it stopped, and the usage so far."""
@@ -202,8 +227,10 @@ class AnthropicChatDecoder:
                 self._stop = found.delta
             if found.delta.extra is not NOTHING:
                 self._answer.tell_extra(found.delta.extra)
+        if found.extra is not NOTHING:
+            self._answer.tell_extra(found.extra)
         if found.usage is not None:
-            self._counted = True
+            self._counted |= found.usage.output_tokens is not None
             self._tell_usage(self._count.feed(found.usage), out)
 
     def _finish(self, out: Chunks) -> None:
@@ -211,6 +238,8 @@ class AnthropicChatDecoder:
         if not self._started:
             raise self._protocol("The upstream sent the end of an answer before its beginning.")
         answer, word = self._answer, self._stop.stop_reason or ""
+        for index in list(self._open):
+            self._end_block(index, out)
         answer.release(out)
         details = answer.take_stop_details()
         refusal = details.pop("refusal", None)
@@ -225,9 +254,8 @@ class AnthropicChatDecoder:
             chunk.choice_extra_json = join(choice_extra)
         if answer.extra:
             chunk.answer_extra_json = join(answer.extra)
-        if self._usage is None:
-            self._usage = self._output.usage(self._request)
-            out.add(usage=self._usage)
+        if not self._counted:
+            self._tell_usage(self._output.at_least(self._usage, self._request), out)
         self.done = self._counted = True
 
     def _reason(self, word: str) -> chat_pb2.FinishReason.ValueType:
@@ -238,3 +266,9 @@ class AnthropicChatDecoder:
             if self._answer.plan.legacy:
                 return chat_pb2.FINISH_REASON_FUNCTION_CALL
         return reason
+
+
+def _says_error(extra: Raw) -> bool:
+    """Whether members beside a message's own are an error, of which some endpoints do not say that it is one."""
+    found = members(extra) if extra is not NOTHING else {}
+    return any(bytes(found.get(name, NOTHING)) not in (b"", b"null") for name in ("error", "msg", "message"))

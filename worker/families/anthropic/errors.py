@@ -126,7 +126,8 @@ def _fields(body: bytes) -> tuple[str | None, str | None, str | None]:
         return None, inner or None, _text(found.get("request_id"))
     if not isinstance(inner, dict):
         inner = found
-    return _text(inner.get("type")), _text(inner.get("message")), _text(found.get("request_id"))
+    message = _text(inner.get("message")) or _text(inner.get("msg"))
+    return _text(inner.get("type")), message, _text(found.get("request_id"))
 
 
 def _text(value: object) -> str | None:

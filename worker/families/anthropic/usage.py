@@ -26,8 +26,9 @@ class UsageCount:
         """The tier that served, in Anthropic's word; empty until said."""
         return self._seen.service_tier or ""
 
-    def feed(self, found: wire.Usage) -> chat_pb2.Usage:
-        """The totals so far. Input includes what was read from the cache and written to it, as OpenAI counts."""
+    def feed(self, found: wire.Usage) -> chat_pb2.Usage | None:
+        """The totals so far; None while nothing was counted. Input includes what was read from the cache and written to
+        it, as OpenAI counts."""
         seen = self._seen
         for name in ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"):
             value = getattr(found, name)
@@ -38,7 +39,8 @@ class UsageCount:
         if found.extra is not NOTHING:
             before = members(seen.extra) if seen.extra is not NOTHING else {}
             seen.extra = Raw(join(before | members(found.extra)))
-        return self._total()
+        nothing = seen.input_tokens is None and seen.output_tokens is None
+        return None if nothing else self._total()
 
     def _total(self) -> chat_pb2.Usage:
         seen = self._seen

@@ -68,9 +68,16 @@ class RawPieceEvent(msgspec.Struct):
     """A content_block_delta with its delta as it is."""
 
     delta: Raw
+    index: int
 
 
-class Event(msgspec.Struct):
+class PieceType(msgspec.Struct):
+    """What is certain of a delta of any type."""
+
+    type: str
+
+
+class Event(Open):
     """Any event; which members it has follows from its type."""
 
     type: str
@@ -119,6 +126,7 @@ MESSAGE = OpenDecoder(Message)
 EVENT = OpenDecoder(Event)
 PIECE_EVENT = msgspec.json.Decoder(PieceEvent)
 RAW_PIECE_EVENT = msgspec.json.Decoder(RawPieceEvent)
+PIECE_TYPE = msgspec.json.Decoder(PieceType)
 BLOCK = OpenDecoder(Block)
 CITATION = msgspec.json.Decoder(Citation)
 MODELS = msgspec.json.Decoder(ModelList)

@@ -303,3 +303,85 @@ class TestNews:
         container = {"id": "container_1", "expires_at": "2026-04-24T11:13:36Z"}
         read = fold(decode([json.dumps(message(container=container, stop_details=None)).encode()], chat()))
         assert {name: json.loads(value) for name, value in read.extra.items()} == {"container": container}
+
+    def test_members_of_a_streams_last_words(self) -> None:
+        """Which stand beside the delta there."""
+        edits = {"applied_edits": [{"type": "clear_tool_uses_20250919", "cleared_tool_uses": 2}]}
+        end: list[Object] = [{**DELTA, "context_management": edits}, {"type": "message_stop"}]
+        read = fold(decode([events(*BEGUN, *end)], chat(stream=True)))
+        assert {name: json.loads(value) for name, value in read.extra.items()} == {"context_management": edits}
+
+    @pytest.mark.parametrize("member", [{"text": {"a": 1}}, {"content": [1]}, {"signature": 5}])
+    def test_new_pieces_with_members_of_other_kinds(self, member: Object) -> None:
+        piece = {"type": "glow_delta", **member}
+        new: list[Object] = [{"type": "content_block_delta", "index": 0, "delta": piece}, DELTA]
+        choice = fold(decode([events(*BEGUN, *new, {"type": "message_stop"})], chat(stream=True))).choices[0]
+        assert json.loads(choice.delta_extra["content_blocks"]) == [{"index": 0, "type": "text", "deltas": [piece]}]
+
+    def test_a_known_piece_with_a_member_of_another_kind(self) -> None:
+        piece = {"type": "text_delta", "text": {"a": 1}}
+        error = failing(*BEGUN, {"type": "content_block_delta", "index": 0, "delta": piece})
+        assert error.reason is Reason.UPSTREAM_PROTOCOL
+
+
+DELTA: Object = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}
+
+
+class TestCompatible:
+    """What endpoints of others leave out or add."""
+
+    @pytest.mark.parametrize(
+        "block",
+        [
+            {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+            {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+            {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"type": "x"}]},
+        ],
+    )
+    @pytest.mark.parametrize("times", [0, 2])
+    def test_blocks_whose_end_comes_never_or_twice(self, block: Object, times: int) -> None:
+        data = streamed(message(block))
+        end = events({"type": "content_block_stop", "index": 0})
+        assert data.count(end) == 1
+        strange, usual = (fold(decode([d], chat(stream=True))) for d in (data.replace(end, end * times), data))
+        assert strange.choices == usual.choices
+
+    @pytest.mark.parametrize("usage", [{}, {"input_tokens": None, "output_tokens": None}])
+    def test_a_usage_that_counts_nothing(self, usage: Object) -> None:
+        whole = message({"type": "text", "text": "A" * 40}, usage=usage)
+        start: Object = {"type": "message_start", "message": {**whole, "content": []}}
+        stream = events(start, *BEGUN[1:], {**DELTA, "usage": usage}, {"type": "message_stop"})
+        for data, output, streams in ((json.dumps(whole).encode(), 10, False), (stream, 100, True)):
+            told = fold(decode([data], chat(stream=streams))).usage
+            assert told is not None
+            assert (told.output_tokens, told.estimated) == (output, True)
+
+    def test_an_output_that_is_never_told(self) -> None:
+        """The one token of the beginning is not the answer's."""
+        end: list[Object] = [{**DELTA, "usage": None}, {"type": "message_stop"}]
+        told = fold(decode([events(*BEGUN, *end)], chat(stream=True))).usage
+        assert told is not None
+        assert (told.input_tokens, told.output_tokens, told.estimated) == (10, 100, True)
+
+    @pytest.mark.parametrize("nothing", [b"data: \n\n", b"data: [DONE]\n\n"])
+    def test_events_of_nothing(self, nothing: bytes) -> None:
+        data = nothing + streamed(message({"type": "text", "text": "Hello"})).replace(b"\n\n", b"\n\n" + nothing)
+        assert fold(decode([data], chat(stream=True))).choices[0].text == "Hello"
+
+    @pytest.mark.parametrize("nothing", [b"data: [DONE]\n\n", b""])
+    def test_another_formats_end_is_none(self, nothing: bytes) -> None:
+        with pytest.raises(CallError) as caught:
+            decode([events(*BEGUN, DELTA) + nothing], chat(stream=True))
+        assert caught.value.reason is Reason.UPSTREAM_TRUNCATED
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            ({"error": {"type": "overloaded_error", "message": "No."}}, Reason.UPSTREAM_OVERLOADED),
+            ({"code": 500, "msg": "No.", "success": False}, Reason.UPSTREAM_FAILED),
+        ],
+    )
+    def test_an_error_that_does_not_say_so(self, body: Object, reason: Reason) -> None:
+        with pytest.raises(CallError) as caught:
+            decode([json.dumps(body).encode()], chat())
+        assert (caught.value.reason, caught.value.message) == (reason, "No.")
