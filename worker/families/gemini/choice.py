@@ -22,6 +22,8 @@ from worker.families.gemini.turns import KEPT_PARTS, MADE_ID
 from worker.family import Chunks
 
 SEALED_BY: Final = "gemini"
+UNSPECIFIED: Final = frozenset({"FINISH_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"})
+"""Words that say there is none."""
 _FILTERED: Final = frozenset(
     {
         "SAFETY",
@@ -40,6 +42,7 @@ FINISH: Final[Mapping[str, chat_pb2.FinishReason.ValueType]] = {
     "CONTINUATION": chat_pb2.FINISH_REASON_LENGTH,
     **dict.fromkeys(_FILTERED, chat_pb2.FINISH_REASON_CONTENT_FILTER),
 }
+_NOTHING: Final = (b"null", b"{}", b"[]")
 
 
 def reason_of_word(word: str) -> chat_pb2.FinishReason.ValueType:
@@ -75,11 +78,12 @@ class Choice:
             logprobs = self._part(part, logprobs, out)
         if logprobs is not None:
             out.add(choice=self.index, logprobs=logprobs)
-        if found.finish_reason:
+        if found.finish_reason and found.finish_reason not in UNSPECIFIED:
             self.word = found.finish_reason
         if found.extra is not NOTHING:
             for name, value in members(found.extra).items():
-                if bytes(value) != b"null":
+                # Some chunks hold an empty one after the one that counts.
+                if bytes(value) not in _NOTHING or (name not in self._extra and bytes(value) != b"null"):
                     self._extra[name] = value
             if "finishMessage" in self._extra:
                 self.message = _string(self._extra["finishMessage"])

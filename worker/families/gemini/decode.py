@@ -19,7 +19,7 @@ from trestle.openjson import NOTHING, assert_utf8, join, members
 from trestle.tokens import TokenEstimate
 from trestle.v1 import chat_pb2
 from worker.families.gemini import wire
-from worker.families.gemini.choice import Choice
+from worker.families.gemini.choice import UNSPECIFIED, Choice
 from worker.families.gemini.errors import error_from
 from worker.families.gemini.plan import Plan
 from worker.families.gemini.usage import decode_usage
@@ -58,20 +58,14 @@ class GeminiChatDecoder:
     def feed(self, event: Event, out: Chunks) -> None:
         """One event; raises `CallError` as `ChatDecoder` says."""
         data = event[1]
-        if data.strip() != b"[DONE]":  # a proxy's habit, which ends nothing here
+        if data[:1] == b"{":
             self._take(data, out)
+        elif data.strip() not in (b"", b"[DONE]"):  # proxies' habits, which end nothing here
+            self._take_any(data, out)
 
     def feed_whole(self, body: bytes, out: Chunks) -> None:
         """The answer in one piece; its end is its JSON's."""
-        if body.lstrip()[:1] == b"[":
-            try:
-                found = wire.EVENTS.decode(body)
-            except _UNREADABLE:
-                raise self._protocol("The upstream sent an answer that cannot be read.") from None
-            for each in found:
-                self._take(bytes(each), out)
-        else:
-            self._take(body, out)
+        self._take_any(body, out)
         if not self._choices:
             raise self._protocol("The upstream sent an answer without candidates.")
         self._finish(out)
@@ -89,6 +83,18 @@ class GeminiChatDecoder:
             )
         self._finish(out)
 
+    def _take_any(self, data: bytes, out: Chunks) -> None:
+        """An answer or a list of them, as errors come too."""
+        if data.lstrip()[:1] != b"[":
+            self._take(data, out)
+            return
+        try:
+            found = wire.EVENTS.decode(data)
+        except _UNREADABLE:
+            raise self._protocol("The upstream sent an answer that cannot be read.") from None
+        for each in found:
+            self._take(bytes(each), out)
+
     def _take(self, data: bytes, out: Chunks) -> None:
         try:
             assert_utf8(data)
@@ -105,7 +111,7 @@ class GeminiChatDecoder:
             self._extra |= members(found.extra)
         if found.usage_metadata is not None:
             usage = decode_usage(found.usage_metadata)
-            if usage != self._usage:
+            if usage is not None and usage != self._usage:
                 self._usage = usage
                 out.add(usage=usage)
         for candidate in found.candidates or ():
@@ -132,7 +138,8 @@ class GeminiChatDecoder:
         return choice
 
     def _feedback(self, raw: Raw, out: Chunks) -> None:
-        """What was thought of the prompt. A blocked one has no candidates: the block is the answer."""
+        """What was thought of the prompt. A blocked one has no candidates, or none that come to an end: the block is
+        the answer."""
         if bytes(raw) == b"null":
             return
         self._extra["promptFeedback"] = raw
@@ -140,11 +147,15 @@ class GeminiChatDecoder:
             found = wire.PROMPT_FEEDBACK.decode(raw)
         except _UNREADABLE:
             raise self._protocol("The upstream sent an answer that cannot be read.") from None
-        if found.block_reason and not self._choices:
-            choice = self._choice(0)
-            choice.word, choice.blocked = found.block_reason, True
+        if not found.block_reason or found.block_reason in UNSPECIFIED:
+            return
+        if not self._choices:
+            self._choice(0)
             if found.block_reason_message:
                 out.add(refusal=found.block_reason_message)
+        for choice in self._choices.values():
+            if not choice.word:
+                choice.word, choice.blocked = found.block_reason, True
 
     def _finish(self, out: Chunks) -> None:
         choices = [self._choices[index] for index in sorted(self._choices)]
@@ -160,9 +171,11 @@ class GeminiChatDecoder:
             )
         for at, choice in enumerate(choices):
             choice.finish(join(self._extra) if at == 0 else b"", out)
-        if self._usage is None:
-            self._usage = self._output.usage(self._request)
-            out.add(usage=self._usage)
+        if self._usage is None or not self._usage.output_tokens:
+            guess = self._output.at_least(self._usage, self._request)
+            if guess != self._usage:
+                self._usage = guess
+                out.add(usage=guess)
         self.done = True
 
     def _protocol(self, what: str) -> CallError:

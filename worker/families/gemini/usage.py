@@ -12,6 +12,13 @@ from trestle.v1 import chat_pb2
 from worker.families.gemini import wire
 
 _MAX: Final = 2**63
+_COUNTS: Final = (
+    "prompt_token_count",
+    "candidates_token_count",
+    "thoughts_token_count",
+    "tool_use_prompt_token_count",
+    "total_token_count",
+)
 # Members that have no name in the contract and are carried on as they are.
 _DETAILS: Final = {
     "promptTokensDetails": "prompt_tokens_details",
@@ -28,8 +35,11 @@ def count(value: wire.Number | None) -> int:
     return int(value) if value is not None and 0 <= value < _MAX else 0
 
 
-def decode_usage(found: wire.Usage) -> chat_pb2.Usage:
-    """The totals so far. Input includes what its own tools read into the prompt; output includes the thoughts."""
+def decode_usage(found: wire.Usage) -> chat_pb2.Usage | None:
+    """The totals so far; None where nothing was counted, as Vertex AI's earlier chunks tell no more than the
+    trafficType. Input includes what its own tools read into the prompt; output includes the thoughts."""
+    if all(getattr(found, name) is None for name in _COUNTS):
+        return None
     usage = chat_pb2.Usage(
         input_tokens=count(found.prompt_token_count) + count(found.tool_use_prompt_token_count),
         output_tokens=count(found.candidates_token_count) + count(found.thoughts_token_count),

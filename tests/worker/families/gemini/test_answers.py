@@ -220,6 +220,31 @@ class TestFinishes:
         assert found.extra == {"createTime": '"2026-01-01T00:00:00Z"'}
 
 
+    @pytest.mark.parametrize("member", ["groundingMetadata", "urlContextMetadata"])
+    @pytest.mark.parametrize("last", [{}, None])
+    def test_an_empty_one_takes_nothing_away(self, member: str, last: Object | None) -> None:
+        told = {"webSearchQueries": ["kiwis"]}
+        first, second = answer(TEXT, finish=None), answer()
+        first["candidates"][0][member], second["candidates"][0][member] = told, last
+        data = events(first, second)
+        choice = fold(decode([data], chat(stream=True))).choices[0]
+        assert json.loads(choice.extra[member]) == told
+
+    def test_a_prompt_blocked_in_the_middle(self) -> None:
+        data = events(answer(TEXT, finish=None), {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}})
+        choice = fold(decode([data], chat(stream=True))).choices[0]
+        assert choice.text == "Hello."
+        assert choice.finish == chat_pb2.Finish(
+            reason=chat_pb2.FINISH_REASON_CONTENT_FILTER, upstream_reason="PROHIBITED_CONTENT"
+        )
+
+    @pytest.mark.parametrize("word", ["BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"])
+    def test_a_block_that_is_none(self, word: str) -> None:
+        data = events({**answer(TEXT), "promptFeedback": {"blockReason": word}})
+        finish = fold(decode([data], chat(stream=True))).choices[0].finish
+        assert finish == chat_pb2.Finish(reason=chat_pb2.FINISH_REASON_STOP, upstream_reason="STOP")
+
+
 class TestEnds:
     def test_the_finish_waits_for_the_end(self) -> None:
         """What comes after the finishReason still belongs to the answer."""
@@ -238,6 +263,26 @@ class TestEnds:
         assert error.reason is Reason.UPSTREAM_TRUNCATED
         assert error.usage is not None
         assert (error.usage.input_tokens, error.usage.output_tokens, error.usage.estimated) == (10, 2, True)
+
+    def test_a_finish_that_is_none(self) -> None:
+        unspecified = answer(TEXT, finish="FINISH_REASON_UNSPECIFIED")
+        assert failing(unspecified).reason is Reason.UPSTREAM_TRUNCATED
+        finish = fold(decode([events(unspecified, answer())], chat(stream=True))).choices[0].finish
+        assert finish is not None
+        assert finish.upstream_reason == "STOP"
+
+    @pytest.mark.parametrize("nothing", [b"data: \n\n", b"data:\n\n"])
+    def test_an_event_of_nothing(self, nothing: bytes) -> None:
+        data = nothing + events(answer(TEXT)) + nothing
+        assert fold(decode([data], chat(stream=True))).choices[0].text == "Hello."
+
+    def test_a_list_in_an_event(self) -> None:
+        """As Google's APIs write errors."""
+        error = {"error": {"code": 429, "message": "Slow down.", "status": "RESOURCE_EXHAUSTED"}}
+        data = events(answer(TEXT, finish=None)) + b"data: [%b]\n\n" % json.dumps(error).encode()
+        with pytest.raises(CallError) as caught:
+            decode([data], chat(stream=True))
+        assert (caught.value.reason, caught.value.message) == (Reason.UPSTREAM_RATE_LIMITED, "Slow down.")
 
     def test_nothing_came(self) -> None:
         assert failing().reason is Reason.UPSTREAM_TRUNCATED
@@ -296,6 +341,18 @@ class TestUsage:
         }
         assert found.started is not None
         assert found.started.service_tier == "default"
+
+    def test_that_counts_nothing_is_none(self) -> None:
+        """Vertex AI's earlier chunks."""
+        error = failing(answer({"text": "A" * 40}, finish=None, usage={"trafficType": "ON_DEMAND"}))
+        assert error.usage is not None
+        assert (error.usage.input_tokens > 0, error.usage.output_tokens, error.usage.estimated) == (True, 10, True)
+
+    def test_an_output_that_is_not_told(self) -> None:
+        counted = {"promptTokenCount": 10, "totalTokenCount": 10}
+        usage = answered({"text": "A" * 40}, usage=counted).usage
+        assert usage is not None
+        assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (10, 10, True)
 
     def test_none_is_an_estimate(self) -> None:
         whole = answer(TEXT)
