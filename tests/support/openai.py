@@ -48,12 +48,12 @@ def stream(*events: JSON | str, n: int = 1) -> AnswerFold:
     return answer
 
 
-def whole(message: JSON, finish: str = "stop", /, **members: Any) -> AnswerFold:
+def whole(message: JSON, finish: str = "stop", /, n: int = 1, **members: Any) -> AnswerFold:
     """The answer in one piece with this message."""
     body = {"id": "a", "created": 1, "model": "m", **members}
     body.setdefault("choices", [{"index": 0, "message": message, "finish_reason": finish}])
     response = chat_pb2.ChatResponse()
-    decoder_for().feed_whole(json.dumps(body).encode(), response.chunks)
+    decoder_for(n).feed_whole(json.dumps(body).encode(), response.chunks)
     answer = AnswerFold()
     answer.feed(response.chunks)
     answer.close()

@@ -94,6 +94,7 @@ class AnswerDecoder(ABC, Generic[C]):
         self._upstream = upstream
         self._id_prefix = id_prefix
         self._started = False
+        self._streamed = False
         self._finish: dict[int, str] = {}  # by choice; an empty word while it is not finished
         self._pending: dict[str, Raw] = {}  # extras of the answer that came without a choice to ride on
         self._output = TokenEstimate()
@@ -131,7 +132,7 @@ class AnswerDecoder(ABC, Generic[C]):
             if word == b"[DONE]":
                 self._end(out)
                 self.done = True
-            if word in (b"[DONE]", b""):
+            if word in (b"[DONE]", b"", b"null"):
                 return
         template = self._template
         if template is not None and not name and not self._pending and (plain := template.read(data)) is not None:
@@ -142,6 +143,7 @@ class AnswerDecoder(ABC, Generic[C]):
                 out.add(choice=template.choice, text=text)
             self._output.chars += len(text)
             return
+        self._streamed = True
         try:
             answer = self._parse(data)
         except CallError:
@@ -243,7 +245,8 @@ class AnswerDecoder(ABC, Generic[C]):
         elif self._pending and choices:
             extra = self._released()
         if choices:
-            if len({choice.index for choice in choices}) < len(choices):  # numbered by their place alone
+            if self._wanted > 1 and len({choice.index for choice in choices}) < len(choices):
+                # Numbered by their place alone. Where one was wanted, as many as come are pieces of that one.
                 for position, choice in enumerate(choices):
                     choice.index = position
             for choice in choices:

@@ -44,7 +44,7 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
 
     def _say(self, choice: wire.Choice, answer_extra: bytes, out: Chunks) -> None:
         index = self._note(choice.index, choice.finish_reason)
-        if choice.delta is None and choice.message is not None and index in self._told:
+        if choice.delta is None and choice.message is not None and self._streamed and index in self._told:
             self._forget_told(choice.message, self._told[index])
         text = None if answer_extra else self._text_of(choice)
         if text is None:

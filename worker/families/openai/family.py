@@ -103,7 +103,8 @@ class OpenAIFamily:
     def decode_list_models(self, body: bytes) -> Iterable[model_pb2.Model]:
         """The upstream's list, `{"data": [...]}` or a bare array. Raises `CallError` (UPSTREAM_PROTOCOL)."""
         try:
-            entries = wire.MODEL_ARRAY.decode(body) if body.lstrip()[:1] == b"[" else wire.MODELS.decode(body).data
+            listed = body.lstrip()[:1] == b"["
+            entries = wire.MODEL_ARRAY.decode(body) if listed else wire.MODELS.decode(body).data or []
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise CallError(Reason.UPSTREAM_PROTOCOL, "The upstream's model list cannot be read.") from None
         return [

@@ -7,20 +7,25 @@ member means is decided in decode.py.
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeAlias, TypeVar
+import re
+from typing import Annotated, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw
 
 from trestle.openjson import NOTHING, Open, OpenDecoder
 
-Number: TypeAlias = int | float
+Number: TypeAlias = int | float | str
+"""A count or an instant; a few vendors write it as a string."""
 Byte: TypeAlias = Annotated[int, Meta(ge=0, le=255)]
 C = TypeVar("C")
+_DIGITS: Final = re.compile("[0-9]{1,19}")
 
 
 def whole(value: Number | None) -> int | None:
     """A vendor's count or instant as a whole number; None for what none can be."""
+    if isinstance(value, str):
+        value = int(value) if _DIGITS.fullmatch(value) else None
     return int(value) if value is not None and 0 <= value < 2**63 else None
 
 
@@ -182,7 +187,8 @@ class ModelEntry(msgspec.Struct):
 
 
 class ModelList(msgspec.Struct):
-    data: list[ModelEntry]
+    data: list[ModelEntry] | None
+    """Null where Ollama has no model."""
 
 
 CHAT: OpenDecoder[Answer[Choice]] = OpenDecoder(Answer[Choice])

@@ -52,8 +52,16 @@ class TestInAChoice:
     @pytest.mark.parametrize("index", [None, 0])
     def test_numbers_that_tell_nothing_apart(self, index: int | None) -> None:
         choices = [{"index": index, "message": {"content": text}, "finish_reason": "stop"} for text in "ab"]
-        answer = whole({}, choices=choices)
+        answer = whole({}, n=2, choices=choices)
         assert [answer.choices[i].text for i in sorted(answer.choices)] == ["a", "b"]
+
+    def test_pieces_of_the_only_choice(self) -> None:
+        """GitHub Copilot's way with Claude: the text is one, the calls are the next."""
+        said: list[JSON] = [{"content": "Let me see. "}, {"content": "So."}, call(None, "c", "f", "{}")]
+        choices = [{"message": message, "finish_reason": "tool_calls"} for message in said]
+        answer = whole({}, choices=choices)
+        assert list(answer.choices) == [0]
+        assert (answer.choices[0].text, calls(answer.choices[0])) == ("Let me see. So.", [("c", "f", "{}")])
 
 
 class TestTheWholeMessageAtTheEnd:
@@ -98,6 +106,20 @@ class TestUsage:
         assert whole({"content": "a"}, usage=usage).usage == TOLD
 
 
+    def test_numbers_as_strings(self) -> None:
+        usage = {name: str(count) for name, count in USAGE.items()}
+        answer = whole({"content": "a"}, usage={**usage, "prompt_tokens_details": {"cached_tokens": "3"}})
+        assert answer.usage == chat_pb2.Usage(input_tokens=5, output_tokens=2, cache_read_tokens=3)
+
+    @pytest.mark.parametrize(
+        ("created", "known"), [("1760000000", True), ("soon", False), ("-1", False), ("9" * 30, False)]
+    )
+    def test_an_instant_as_a_string(self, created: str, known: bool) -> None:
+        started = stream(chunk({"content": "a"}, "stop", created=created)).started
+        assert started is not None
+        assert (started.created == 1_760_000_000) is known
+
+
 class TestEvents:
     @pytest.mark.parametrize("end", ["[DONE]", " [DONE]", "[DONE] ", "[DONE]\t"])
     def test_blanks_around_the_terminal(self, end: str) -> None:
@@ -106,7 +128,7 @@ class TestEvents:
         assert decoder.done
         assert chunks[-1].HasField("usage")
 
-    @pytest.mark.parametrize("nothing", ["", " ", "\n"])
+    @pytest.mark.parametrize("nothing", ["", " ", "\n", "null"])
     def test_of_nothing(self, nothing: str) -> None:
         assert stream(nothing, chunk({"content": "a"}), nothing, STOP).choices[0].text == "a"
 

@@ -238,6 +238,7 @@ def test_a_list_of_models() -> None:
         ("b", "", 1),
     ]
     assert [each.id for each in FAMILY.decode_list_models(b' [{"id":"a"}]')] == ["a"]
+    assert not list(FAMILY.decode_list_models(b'{"object":"list","data":null}'))  # Ollama's without a model
     for broken in (b"no", b'{"data":1}', b"[" * 100_000):
         with pytest.raises(CallError) as raised:
             FAMILY.decode_list_models(broken)
