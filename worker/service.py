@@ -1,9 +1,4 @@
-"""The service of a family with upstreams. The loop: encode, call the upstream, decode what arrives, send it in batches.
-
-One read of the upstream's body becomes one response, several if it is large: what arrived together travels together,
-and nothing waits for a timer. Each response is awaited before the next, so a slow caller makes the upstream wait, never
-this process grow.
-"""
+"""The service of a family with upstreams. The loop: encode, call the upstream, decode what arrives, send it on."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from trestle.errors import CallError, Reason
 from trestle.logs import failure
@@ -29,13 +24,11 @@ from worker.family import CompletesText, Decoder, Embeds, HttpRequest, Moderates
 from worker.fanout import fan_out
 from worker.limits import Limits
 from worker.out import Out
+from worker.relay import first_bytes, refuse_page, relay, unframed
 from worker.rpc.call import Call
 from worker.sse import SseParser
 from worker.upstream import UpstreamAnswer, UpstreamClient
 from worker.vault import NO_VAULT, Vault
-
-# A larger read becomes several responses: each stands in memory several times on its way to a client that is slow.
-_BATCH_BYTES: Final = 32 * 1024
 
 
 class RemoteService:
@@ -224,16 +217,17 @@ class RemoteService:
                 more = False
                 try:
                     await call.begin()
-                    if _in_one_piece(stream, answer):
+                    refuse_page(answer)
+                    first = await first_bytes(answer)
+                    if first[:1] in (b"{", b"["):
                         response = out.new()
-                        body = await answer.read_all(settings.max_answer_bytes)
-                        decoder.feed_whole(body, response.chunks)
+                        decoder.feed_whole(await answer.read_all(settings.max_answer_bytes, first), response.chunks)
                         out.finish(response)
                     else:
                         # A stream is its caller's to bound; what is to be one piece is held here.
                         most = sys.maxsize if stream else settings.max_answer_bytes
                         sse = SseParser(settings.max_event_bytes)
-                        more = await _relay(answer, sse, decoder, out, limit, most, flush)
+                        more = await relay(answer, first, sse, decoder, out, limit, most, flush)
                 finally:
                     call.usage = decoder.usage
                     call.began_at = limit.began_at
@@ -275,7 +269,7 @@ class RemoteService:
         if 200 <= answer.status < 300:
             return answer
         try:
-            body = await answer.read_error()
+            body = unframed(await answer.read_error())
             error = self._family.decode_error(answer.status, answer.headers, body, client.upstream)
             _hide(client.upstream.credential, error)
             if client.borrowed and error.reason is Reason.UPSTREAM_CREDENTIAL:
@@ -307,45 +301,6 @@ class RemoteService:
         task.add_done_callback(self._tails.discard)
 
 
-async def _relay(
-    answer: UpstreamAnswer, sse: SseParser, decoder: Decoder[Any], out: Out[Any], limit: Limits, most: int, flush: float
-) -> bool:
-    """Sends what the body's events say, up to `most` bytes of it. flush: seconds for which what comes after the first
-    text may gather before it is read. Returns whether a terminal event ended it; more of the body may come then."""
-    while data := await answer.read():
-        most -= len(data)
-        if most < 0:
-            raise answer.too_large()
-        for piece in (data,) if len(data) <= _BATCH_BYTES else _pieces(data):
-            response = out.new()
-            chunks = response.chunks
-            try:
-                for event in sse.feed(piece):
-                    decoder.feed(event, chunks)
-                    if decoder.done:
-                        break
-            except CallError:
-                # What was understood before a fault still goes out: text, and above all usage.
-                if chunks:
-                    await out.send(response)
-                raise
-            if chunks:
-                limit.said(len(chunks))
-            if decoder.done:
-                out.finish(response)
-                return True
-            if chunks:
-                await out.send(response)
-        if flush and limit.began_at:
-            await asyncio.sleep(flush)
-    if not limit.heard and answer.clean_end and not _is_events(answer):
-        raise CallError(Reason.UPSTREAM_PROTOCOL, "The upstream's answer is neither events nor JSON.")
-    response = out.new()
-    decoder.close(answer.clean_end, response.chunks)
-    out.finish(response)
-    return False
-
-
 def _hide(credential: str, error: CallError) -> None:
     """An upstream may say what it was shown; nobody else is to read that."""
     if not credential:
@@ -356,10 +311,6 @@ def _hide(credential: str, error: CallError) -> None:
             setattr(error, name, said.replace(credential, "[hidden]"))
 
 
-def _pieces(data: bytes) -> Iterator[bytes]:
-    return (data[at : at + _BATCH_BYTES] for at in range(0, len(data), _BATCH_BYTES))
-
-
 @contextmanager
 def _said_by(client: UpstreamClient[Any]) -> Iterator[None]:
     """A fault found in here is that upstream's."""
@@ -368,18 +319,3 @@ def _said_by(client: UpstreamClient[Any]) -> Iterator[None]:
     except CallError as error:
         error.upstream = client.upstream.name
         raise
-
-
-def _in_one_piece(stream: bool, answer: UpstreamAnswer) -> bool:
-    """Whether the body is one JSON answer; an upstream may answer in the other form than was asked for. Raises
-    `CallError` (UPSTREAM_PROTOCOL) for a web page: a proxy's, or a base_url that leads astray."""
-    if _is_events(answer):
-        return False
-    content_type = answer.headers.get("content-type", "").lower()
-    if "text/html" in content_type:
-        raise CallError(Reason.UPSTREAM_PROTOCOL, "The upstream answered with a web page.")
-    return not stream or "application/json" in content_type
-
-
-def _is_events(answer: UpstreamAnswer) -> bool:
-    return "text/event-stream" in answer.headers.get("content-type", "").lower()

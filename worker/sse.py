@@ -2,12 +2,14 @@
 
 Line ends are CR, LF or CRLF; several `data` lines join with LF; comments, `id`, `retry` and unknown fields are passed
 over; a byte order mark may stand first; events may be cut anywhere, inside UTF-8 too. An event that the stream's end
-leaves without its blank line is not dispatched, as the standard says.
+leaves without its blank line is not dispatched, as the standard says; `rest` tells of it all the same.
 """
 
 from __future__ import annotations
 
 from typing import Final, TypeAlias
+
+import msgspec
 
 from trestle.errors import CallError, Reason
 
@@ -83,6 +85,12 @@ class SseParser:
                 self._too_large()
         return events
 
+    def rest(self) -> Event | None:
+        """The event that the stream's end leaves without its blank line, if its data is whole: JSON, or `[DONE]`. Some
+        servers and proxies leave the last line ends out. Nothing is fed after it."""
+        events = self.feed(b"\n\n\n")
+        return events[0] if events and _is_whole(events[0][1]) else None
+
     def _field(self, line: bytes) -> int:
         """Takes a line other than the common `data: `; returns the bytes it added to the event."""
         name, _, value = line.partition(b":")
@@ -110,3 +118,13 @@ class SseParser:
 
     def _too_large(self) -> None:
         raise CallError(Reason.UPSTREAM_PROTOCOL, f"The upstream sent an event of more than {self._max} bytes.")
+
+
+def _is_whole(data: bytes) -> bool:
+    if data.strip() == b"[DONE]":
+        return True
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return data.lstrip()[:1] in (b"{", b"[")

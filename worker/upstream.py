@@ -74,10 +74,11 @@ class UpstreamAnswer:
             await connection.wait()
         return connection.take()
 
-    async def read_all(self, limit: int) -> bytes:
-        """The whole body. Raises `CallError` as `read`, and UPSTREAM_PROTOCOL beyond `limit` bytes."""
-        pieces: list[bytes] = []
-        size = 0
+    async def read_all(self, limit: int, first: bytes = b"") -> bytes:
+        """The whole body. first: what of it has been read before. Raises `CallError` as `read`, and UPSTREAM_PROTOCOL
+        beyond `limit` bytes."""
+        pieces: list[bytes] = [first] if first else []
+        size = len(first)
         while data := await self.read():
             pieces.append(data)
             size += len(data)

@@ -142,7 +142,7 @@ FAULTS: Final = {
     "endless": Fault(endless(), None, TIMEOUT, kind="hurried", begun=True),
     "endless in one piece": Fault(None, endless(), PROTOCOL, kind="narrow"),
     "wrong content type": alike(Reply([b"\x89PNG"], headers={"content-type": "image/png"}), PROTOCOL),
-    "JSON that is none": alike(Reply([b"".join(text_stream(["a"]))], headers=JSON), PROTOCOL),
+    "JSON that is none": alike(Reply([b"upstream connect error"], headers=JSON), PROTOCOL),
     "an error inside": Fault(
         Reply.sse(sse({"error": {"message": WORDS, "type": "overloaded_error"}})),
         Reply.json({"error": {"message": WORDS, "type": "overloaded_error"}}),

@@ -309,3 +309,48 @@ async def test_an_error_event_after_content(client: Client, first: ScriptedUpstr
     assert (stream.text(), stream.done) == ("Hel", False)
     assert stream.error is not None
     assert (stream.error["message"], stream.error["type"]) == ("The upstream's words.", "bad_gateway")
+
+
+EVENTS = {"content-type": "text/event-stream"}
+JSON = {"content-type": "application/json"}
+
+
+@both_ways
+async def test_an_error_that_calls_itself_a_stream(streamed: bool, client: Client, first: ScriptedUpstream) -> None:
+    """JSON is what begins like JSON."""
+    first.will(Reply([b"\n", json.dumps(said(code=429)).encode()], 200, EVENTS))
+    answer = await client.chat(ask(stream=streamed))
+    assert (answer.status, answer.error()["message"]) == (429, "The upstream's words.")
+
+
+@both_ways
+async def test_a_stream_that_calls_itself_json(streamed: bool, client: Client, first: ScriptedUpstream) -> None:
+    first.will(Reply([BODY], 200, JSON))
+    if streamed:
+        stream = await client.stream(ask())
+        assert (stream.text(), stream.done) == ("Hello.", True)
+    else:
+        answer = await client.chat(ask())
+        assert answer.json["choices"][0]["message"]["content"] == "Hello."
+
+
+@both_ways
+async def test_an_error_status_with_an_event(streamed: bool, client: Client, first: ScriptedUpstream) -> None:
+    first.will(Reply([sse(said())], 400, EVENTS))
+    answer = await client.chat(ask(stream=streamed))
+    assert (answer.status, answer.error()["message"]) == (400, "The upstream's words.")
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE]", b"data: [DONE]\n", b""])
+async def test_a_last_event_without_its_blank_line(end: bytes, client: Client, first: ScriptedUpstream) -> None:
+    first.will(Reply.sse(BODY[:LAST_EVENT].rstrip(b"\n") if not end else BODY[:LAST_EVENT] + end))
+    stream = await client.stream({**ask(), "stream_options": {"include_usage": True}})
+    assert (stream.text(), stream.done) == ("Hello.", True)
+
+
+async def test_an_error_without_its_blank_line(client: Client, first: ScriptedUpstream) -> None:
+    first.will(Reply.sse(sse(chunk({"content": "Hel"})), sse(said(code=503)).rstrip(b"\n")))
+    stream = await client.stream(ask())
+    assert (stream.text(), stream.done) == ("Hel", False)
+    assert stream.error is not None
+    assert stream.error["message"] == "The upstream's words."

@@ -149,3 +149,29 @@ def test_the_limit_is_each_events_own() -> None:
     event = b"data: " + b"x" * (LIMIT - 100) + b"\n\n"
     assert len(parse(*[event] * 10)) == 10
     assert len(parse(event * 10)) == 10
+
+
+@pytest.mark.parametrize(
+    ("wire", "rest"),
+    [
+        (b'data: {"a":1}', ("", b'{"a":1}')),
+        (b'data: {"a":1}\n', ("", b'{"a":1}')),
+        (b'data: {"a":1}\r', ("", b'{"a":1}')),
+        (b'data: {"a":1}\r\n', ("", b'{"a":1}')),
+        (b'event: error\ndata: {"a":\ndata: 1}', ("error", b'{"a":\n1}')),
+        (b"data: [DONE]", ("", b"[DONE]")),
+        (b'data: {"a":1', None),
+        (b"data: [DONE", None),
+        (b"data: 1", None),
+        (b'{"a":1}', None),
+        (b'data: {"a":1}\n\n', None),
+        (b"event: message_stop", None),
+        (b"", None),
+    ],
+)
+def test_what_the_end_leaves(wire: bytes, rest: Event | None) -> None:
+    for pieces in ([wire], [wire[i : i + 1] for i in range(len(wire))]):
+        parser = SseParser(LIMIT)
+        for piece in pieces:
+            parser.feed(piece)
+        assert parser.rest() == rest
