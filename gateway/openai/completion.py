@@ -88,15 +88,13 @@ def _choice(index: int, choice: FoldedChoice) -> Object:
             "transcript": choice.audio.transcript,
         }
     render.extend_folded(message, choice.delta_extra)
-    return render.extend_folded(
-        {
-            "index": index,
-            "message": message,
-            "logprobs": render.logprobs(choice.logprobs) if choice.logprobs is not None else None,
-            "finish_reason": render.finish_word(choice.finish) if choice.finish is not None else "stop",
-        },
-        choice.extra,
-    )
+    out: Object = {"index": index, "message": message}
+    if choice.logprobs is not None:
+        out["logprobs"] = render.logprobs(choice.logprobs)
+    elif "logprobs" not in choice.extra:  # where they are in a vendor's own form
+        out["logprobs"] = None
+    out["finish_reason"] = render.finish_word(choice.finish) if choice.finish is not None else "stop"
+    return render.extend_folded(out, choice.extra)
 
 
 def _call(call: FoldedCall) -> Object:

@@ -48,6 +48,14 @@ def extend(target: Object, extra_json: bytes) -> Object:
     return target
 
 
+def extend_choice(choice: Object, extra_json: bytes) -> Object:
+    """`extend`; and the logprobs in a vendor's own form, where there are none in OpenAI's."""
+    extend(choice, extra_json)
+    if choice["logprobs"] is None and b'"logprobs"' in extra_json:
+        choice["logprobs"] = extend({}, extra_json).get("logprobs")
+    return choice
+
+
 def reasoning_block(
     index: int, text: str, signature: str, redacted: bytes, sealed_by: str, position: int
 ) -> Object:

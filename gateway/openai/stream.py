@@ -170,7 +170,7 @@ class ChatStreamEncoder:
             "logprobs": render.logprobs(chunk.logprobs) if chunk.HasField("logprobs") else None,
             "finish_reason": finish,
         }
-        render.extend(choice, chunk.choice_extra_json)
+        render.extend_choice(choice, chunk.choice_extra_json)
         out += (self._prefix, b"[", _encode(choice), b"]")
         if chunk.answer_extra_json:
             reserved: Object = dict.fromkeys(("id", "object", "created", "model", "choices", "usage", "service_tier"))

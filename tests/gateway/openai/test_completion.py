@@ -198,3 +198,9 @@ def test_totals_and_estimates(usage: chat_pb2.Usage, total: int, estimated: bool
 def test_text_of_any_kind_survives() -> None:
     text = 'a"\\\n\u0000\u2028🎉</script>'
     assert message(Chunk(text=text))["content"] == text
+
+
+def test_logprobs_in_a_vendors_own_form() -> None:
+    extra = b'{"logprobs":{"tokens":["a"],"token_logprobs":[-0.10]}}'
+    (choice,) = encode(STARTED, Chunk(text="a", choice_extra_json=extra), finish())["choices"]
+    assert choice["logprobs"] == {"tokens": ["a"], "token_logprobs": [-0.1]}

@@ -321,6 +321,7 @@ def test_extras_stand_at_their_level_and_never_in_place_of_ours() -> None:
         ("delta_extra_json", b'{"thought":1}', {"delta": {"content": "b", "thought": 1}}),
         ("choice_extra_json", b'{"hate":1}', {"hate": 1}),
         ("logprobs", chat_pb2.Logprobs(has_content=True), {"logprobs": {"content": [], "refusal": None}}),
+        ("choice_extra_json", b'{"logprobs":{"tokens":["b"]}}', {"logprobs": {"tokens": ["b"]}}),
     ],
 )
 def test_a_later_piece_of_text_loses_nothing_either(field: str, extra: Any, told: dict[str, Any]) -> None:
