@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+from msgspec import Raw
+
 from trestle.openjson import NOTHING
 from trestle.v1 import chat_pb2
 from worker.families.openai import wire
@@ -30,6 +33,7 @@ def decode_usage(found: wire.Usage, estimate: Callable[[], chat_pb2.Usage]) -> c
         usage.total_tokens = total
     if found.extra is not NOTHING:
         usage.extra_json = bytes(found.extra)
+        _take_parts(usage, found.extra)
     prompt = found.prompt_tokens_details
     if prompt is not None:
         _set(usage, "cache_read_tokens", prompt.cached_tokens)
@@ -46,6 +50,17 @@ def decode_usage(found: wire.Usage, estimate: Callable[[], chat_pb2.Usage]) -> c
         if completion.extra is not NOTHING:
             usage.output_details_extra_json = bytes(completion.extra)
     return usage
+
+
+def _take_parts(usage: chat_pb2.Usage, extra: Raw) -> None:
+    """Parts that vendors tell beside the totals; those in OpenAI's details count before them."""
+    try:
+        parts = wire.PARTS.decode(extra)
+    except msgspec.DecodeError:
+        return
+    for cached in (parts.prompt_cache_hit_tokens, parts.cached_tokens):
+        _set(usage, "cache_read_tokens", cached)
+    _set(usage, "reasoning_tokens", parts.reasoning_tokens)
 
 
 def _set(usage: chat_pb2.Usage, field: str, value: wire.Number | None) -> None:

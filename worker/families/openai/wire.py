@@ -99,6 +99,14 @@ class Usage(Open):
     completion_tokens_details: CompletionDetails | None = None
 
 
+class UsageParts(msgspec.Struct):
+    """What vendors tell beside the totals of a usage: Moonshot, DeepSeek, SGLang."""
+
+    cached_tokens: Number | None = None
+    prompt_cache_hit_tokens: Number | None = None
+    reasoning_tokens: Number | None = None
+
+
 class TextChoice(Open):
     """A choice of a legacy text completion."""
 
@@ -194,6 +202,7 @@ class ModelList(msgspec.Struct):
 CHAT: OpenDecoder[Answer[Choice]] = OpenDecoder(Answer[Choice])
 TEXT: OpenDecoder[Answer[TextChoice]] = OpenDecoder(Answer[TextChoice])
 USAGE = OpenDecoder(Usage)
+PARTS = msgspec.json.Decoder(UsageParts)
 LOGPROBS = msgspec.json.Decoder(Logprobs)
 CONTENT_PIECE = msgspec.json.Decoder(ContentPiece)
 MODELS = msgspec.json.Decoder(ModelList)

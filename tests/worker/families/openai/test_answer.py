@@ -106,6 +106,21 @@ class TestUsage:
         assert whole({"content": "a"}, usage=usage).usage == TOLD
 
 
+    @pytest.mark.parametrize("name", ["cached_tokens", "prompt_cache_hit_tokens"])
+    @pytest.mark.parametrize("details", [None, {}, {"cached_tokens": 4}])
+    def test_parts_beside_the_totals(self, name: str, details: JSON | None) -> None:
+        beside = {name: 3, "reasoning_tokens": 1}
+        told = whole({"content": "a"}, usage={**USAGE, **beside, "prompt_tokens_details": details}).usage
+        assert told is not None
+        assert (told.cache_read_tokens, told.reasoning_tokens) == (4 if details else 3, 1)
+        assert json.loads(told.extra_json) == beside
+
+    def test_parts_that_are_none(self) -> None:
+        told = whole({"content": "a"}, usage={**USAGE, "cached_tokens": {}, "reasoning_tokens": -1}).usage
+        assert told is not None
+        assert not told.HasField("cache_read_tokens")
+        assert not told.HasField("reasoning_tokens")
+
     def test_numbers_as_strings(self) -> None:
         usage = {name: str(count) for name, count in USAGE.items()}
         answer = whole({"content": "a"}, usage={**usage, "prompt_tokens_details": {"cached_tokens": "3"}})
