@@ -50,6 +50,7 @@ FINISH: Final[Mapping[str, chat_pb2.FinishReason.ValueType]] = {
     "model_length": _LENGTH,
     "model_context_window_exceeded": _LENGTH,
     "tool_use": _TOOLS,
+    "tool_call": _TOOLS,
     "sensitive": _FILTERED,
     "safety": _FILTERED,
     "recitation": _FILTERED,

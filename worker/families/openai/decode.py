@@ -139,8 +139,11 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
             self._output.add(piece.refusal)
         if piece.audio is not None:
             events.append({"audio": _audio(piece.audio)})
-        if piece.function_call is not None:
-            events.append({"tool_call": self._legacy_call(index, piece.function_call)})
+        if piece.function_call is not None and _says_something(piece.function_call):
+            if piece.tool_calls or (index in self._calls and self._calls[index].seen):
+                _set_aside(piece, "function_call", _function_object(piece.function_call))
+            else:
+                events.append({"tool_call": self._legacy_call(index, piece.function_call)})
         if piece.tool_calls:
             calls = self._calls.setdefault(index, _Calls())
             calls.named.clear()
@@ -158,12 +161,12 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
             text: str = msgspec.json.decode(raw, type=str)
             return text
         if bytes(raw) != _NULL:
-            piece.extra = Raw(join({**(members(piece.extra) if piece.extra is not NOTHING else {}), "reasoning": raw}))
+            _set_aside(piece, "reasoning", raw)
         return None
 
     def _content_list(self, content: list[Raw], piece: wire.Delta, events: list[dict[str, Any]]) -> None:
-        """Content as a list of pieces: text and thinking are what they say; a list with anything else rides whole as an
-        extra, so that nothing of it is lost."""
+        """Content as a list of pieces: text and thinking are what they say; a list with anything else, or with members
+        that say more, rides whole as an extra, so that nothing of it is lost."""
         strange = False
         for raw in content:
             try:
@@ -171,20 +174,18 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
             except msgspec.DecodeError:
                 strange = True
                 continue
-            if part.type == "text" and part.text is not None:
-                events.append({"text": part.text})
-                self._output.add(part.text)
-            elif part.type == "thinking" and part.thinking is not None:
-                thought = part.thinking
+            thought = part.thinking if part.type == "thinking" else part.summary if part.type == "reasoning" else None
+            text = part.text if part.type == "text" else None
+            if thought is not None:
                 text = thought if isinstance(thought, str) else "".join(p.text or "" for p in thought)
-                events.append({"reasoning": text})
+            if text:
+                events.append({"text" if thought is None else "reasoning": text})
                 self._output.add(text)
-            else:
+            elif text is None:
                 strange = True
+            strange = strange or not _is_plain(raw)
         if strange:
-            whole = Raw(msgspec.json.encode(content))
-            extra = members(piece.extra) if piece.extra is not NOTHING else {}
-            piece.extra = Raw(join({**extra, "content_parts": whole}))
+            _set_aside(piece, "content_parts", Raw(msgspec.json.encode(content)))
 
     def _legacy_call(self, index: int, piece: wire.FunctionPiece) -> chat_pb2.ToolCallDelta:
         calls = self._calls.setdefault(index, _Calls())
@@ -195,6 +196,20 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
         if piece.extra is not NOTHING:
             delta.function_extra_json = bytes(piece.extra)
         return delta
+
+
+def _set_aside(piece: wire.Delta, name: str, value: Raw) -> None:
+    """Makes a member an extra of its delta."""
+    piece.extra = Raw(join({**(members(piece.extra) if piece.extra is not NOTHING else {}), name: value}))
+
+
+def _is_plain(raw: Raw) -> bool:
+    """Whether a piece of content says no more than its text."""
+    try:
+        wire.PLAIN_PIECE.decode(raw)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def _delta_extra(piece: wire.Delta) -> bytes:
@@ -222,8 +237,9 @@ class _Calls:
         delta = chat_pb2.ToolCallDelta(index=index)
         custom = piece.custom
         if index not in self.seen:
-            if piece.id and _says_nothing(piece):
-                self._early[index] = piece.id
+            if _says_nothing(piece):
+                if piece.id:
+                    self._early[index] = piece.id
                 return None
             if len(self.seen) >= _MAX_CALLS:
                 raise CallError(Reason.UPSTREAM_PROTOCOL, f"The upstream called more than {_MAX_CALLS} tools.")
@@ -294,11 +310,22 @@ def _is_whole(arguments: str) -> bool:
 
 
 def _says_nothing(piece: wire.ToolCallPiece) -> bool:
-    """Whether a fragment has no more than an id."""
+    """Whether a fragment has no more than an id, or not even that."""
     function = piece.function
     if piece.custom is not None or piece.extra is not NOTHING:
         return False
-    return function is None or not (function.name or _arguments(function) or function.extra is not NOTHING)
+    return function is None or not _says_something(function)
+
+
+def _says_something(function: wire.FunctionPiece) -> bool:
+    """Whether there is more of a function than empty members, as some vendors write them beside text."""
+    return bool(function.name or _arguments(function) or function.extra is not NOTHING)
+
+
+def _function_object(function: wire.FunctionPiece) -> Raw:
+    found = members(function.extra) if function.extra is not NOTHING else {}
+    name = Raw(msgspec.json.encode(function.name))
+    return Raw(join({"name": name, "arguments": function.arguments or Raw(b'""'), **found}))
 
 
 def _arguments(piece: wire.FunctionPiece) -> str:

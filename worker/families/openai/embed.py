@@ -39,7 +39,8 @@ def decode_embed(body: bytes, request: embedding_pb2.EmbedRequest) -> embedding_
     """The vectors in the order of the inputs, in the form in which they came. Raises `CallError`."""
     found = _parse(wire.EMBEDDINGS, body)
     response = embedding_pb2.EmbedResponse(model=found.model or request.model)
-    entries = {at if entry.index is None else entry.index: entry for at, entry in enumerate(found.data)}
+    alike = len(found.data) > 1 and len({entry.index for entry in found.data}) == 1  # some number all of them 0
+    entries = {at if alike or entry.index is None else entry.index: entry for at, entry in enumerate(found.data)}
     if sorted(entries) != list(range(len(request.inputs))):
         raise _unreadable("not one embedding for each input")
     for at in range(len(entries)):

@@ -151,11 +151,22 @@ class Logprobs(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class ContentPiece(msgspec.Struct, gc=False):
-    """A piece of content where a vendor sends a list: text, or thinking with text pieces inside (Mistral)."""
+    """A piece of content where a vendor sends a list: text, or thinking with text pieces inside (Mistral; Databricks
+    calls it reasoning with a summary)."""
 
     type: str | None = None
     text: str | None = None
     thinking: str | list[ContentPiece] | None = None
+    summary: str | list[ContentPiece] | None = None
+
+
+class PlainPiece(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A `ContentPiece` and nothing beside."""
+
+    type: str | None = None
+    text: str | None = None
+    thinking: str | list[PlainPiece] | None = None
+    summary: str | list[PlainPiece] | None = None
 
 
 class ErrorObject(msgspec.Struct):
@@ -205,6 +216,7 @@ USAGE = OpenDecoder(Usage)
 PARTS = msgspec.json.Decoder(UsageParts)
 LOGPROBS = msgspec.json.Decoder(Logprobs)
 CONTENT_PIECE = msgspec.json.Decoder(ContentPiece)
+PLAIN_PIECE = msgspec.json.Decoder(PlainPiece)
 MODELS = msgspec.json.Decoder(ModelList)
 MODEL_ARRAY = msgspec.json.Decoder(list[ModelEntry])
 EMBEDDINGS = OpenDecoder(Embeddings)

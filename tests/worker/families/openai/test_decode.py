@@ -60,6 +60,27 @@ class TestText:
         assert choice.text == "See"
         assert json.loads(choice.delta_extra["content_parts"]) == pieces
 
+    def test_a_summary_of_reasoning(self) -> None:
+        """Databricks' models."""
+        thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}
+        said = [{"type": "text", "text": "So."}]
+        choice = stream(chunk({"content": [thought]}), chunk({"content": said}), STOP).choices[0]
+        assert (choice.text, [block.text for block in choice.reasoning], choice.delta_extra) == ("So.", ["Hm."], {})
+
+    @pytest.mark.parametrize(
+        "piece",
+        [
+            {"type": "text", "text": "So.", "citations": [1.0]},
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm.", "signature": "s"}]},
+            {"type": "thinking", "thinking": "Hm.", "closed": True},
+        ],
+    )
+    def test_what_stands_beside_the_text_of_a_piece_is_kept(self, piece: JSON) -> None:
+        choice = stream(chunk({"content": [piece]}), STOP).choices[0]
+        assert (choice.text == "So.") is (piece["type"] == "text")
+        assert [block.text for block in choice.reasoning] == ([] if piece["type"] == "text" else ["Hm."])
+        assert json.loads(choice.delta_extra["content_parts"]) == [piece]
+
     @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
     def test_both_words_for_reasoning(self, name: str) -> None:
         events = [chunk({name: "H"}), chunk({name: "m", "content": None}), chunk({"content": "So"})]
@@ -143,6 +164,24 @@ class TestCalls:
         choice = stream(*map(chunk, events), chunk(finish="function_call")).choices[0]
         assert calls(choice) == [("", "f", "{}")]
         assert choice.calls[0].kind == chat_pb2.TOOL_KIND_LEGACY_FUNCTION
+
+    @pytest.mark.parametrize("empty", [{}, {"name": "", "arguments": ""}, {"name": None, "arguments": None}])
+    def test_calls_of_nothing(self, empty: JSON) -> None:
+        """Some vendors write the members of a call beside text, and empty ones after a call."""
+        listed = {"index": 0, "id": "", "type": "function", "function": empty}
+        nothing = {"function_call": empty, "tool_calls": [listed]}
+        for answer in (stream(chunk({"content": "a", **nothing}), STOP), whole({"content": "a", **nothing})):
+            assert (answer.choices[0].text, calls(answer.choices[0])) == ("a", [])
+        events = [chunk(call(0, "c", "f", "{}")), chunk(nothing)]
+        assert calls(stream(*events, STOP).choices[0]) == [("c", "f", "{}")]
+
+    def test_a_call_in_both_forms(self) -> None:
+        message = {**call(0, "c", "f", "{}"), "function_call": {"name": "f", "arguments": "{}", "x": 1}}
+        for answer in (whole(message, "tool_calls"), stream(chunk(message), STOP)):
+            choice = answer.choices[0]
+            assert calls(choice) == [("c", "f", "{}")]
+            assert choice.calls[0].kind == chat_pb2.TOOL_KIND_FUNCTION
+            assert json.loads(choice.delta_extra["function_call"]) == message["function_call"]
 
     def test_each_choice_has_its_own(self) -> None:
         events = [chunk(call(0, f"c{i}", "f", "{}"), index=i) for i in range(2)]

@@ -84,8 +84,15 @@ def test_vectors_stand_in_the_order_of_the_inputs() -> None:
 
 
 def test_entries_without_an_index_come_in_order() -> None:
-    found = decoded([{"embedding": [1]}, {"embedding": [2]}], "a", "b")
-    assert [each.values_json for each in found.embeddings] == [b"[1]", b"[2]"]
+    for index in ({}, {"index": None}, {"index": 0}):  # or with one for all, which tells no more
+        found = decoded([{"embedding": [1], **index}, {"embedding": [2], **index}], "a", "b")
+        assert [each.values_json for each in found.embeddings] == [b"[1]", b"[2]"]
+
+
+def test_a_total_alone_is_the_inputs() -> None:
+    """Voyage's usage."""
+    found = decoded([{"embedding": [1]}], "a", usage={"total_tokens": 7})
+    assert found.usage == chat_pb2.Usage(input_tokens=7)
 
 
 def test_vectors_as_base64() -> None:
