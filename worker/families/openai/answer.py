@@ -321,7 +321,7 @@ class AnswerDecoder(ABC, Generic[C]):
             if not 0 <= index < _MAX_CHOICES:
                 raise self._protocol("The upstream sent a choice with an impossible index.")
             self._finish[index] = ""
-        if finish_reason:
+        if finish_reason and finish_reason != "null":  # KoboldCpp's word for none
             if finish_reason.lower() in _BROKEN:
                 raise CallError(
                     Reason.UPSTREAM_FAILED,

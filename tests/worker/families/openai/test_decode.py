@@ -271,6 +271,7 @@ class TestEnds:
         [
             pytest.param([], True, False, id="nothing"),
             pytest.param([chunk({"content": "a"})], True, False, id="no finish"),
+            pytest.param([chunk({"content": "a"}, "null"), chunk({}, "")], True, False, id="words for none"),
             pytest.param([chunk({"content": "a"}), STOP], True, True, id="a finish and a clean end"),
             pytest.param([chunk({"content": "a"}), STOP], False, False, id="a finish and a mere close"),
             pytest.param([STOP, chunk(choices=[], usage=TestUsage.USAGE)], False, True, id="usage and a mere close"),
