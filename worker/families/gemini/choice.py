@@ -17,6 +17,7 @@ from trestle.tokens import TokenEstimate
 from trestle.v1 import chat_pb2
 from worker.families.gemini import wire
 from worker.families.gemini.grounding import annotations_of
+from worker.families.gemini.partial import PartialCall
 from worker.families.gemini.plan import Plan
 from worker.families.gemini.turns import KEPT_PARTS, MADE_ID
 from worker.family import Chunks
@@ -69,6 +70,7 @@ class Choice:
         self._texts: list[str] = []
         self._thinking = False
         self._json_called = False
+        self._partial: PartialCall | None = None
         self._extra: dict[str, Raw] = {}
 
     def feed(self, found: wire.Candidate, out: Chunks) -> None:
@@ -102,6 +104,7 @@ class Choice:
     def finish(self, answer_extra: bytes, out: Chunks) -> None:
         """The end: what was held back, annotations, the finish."""
         self._end_thought("", out)
+        self._end_partial(out)
         if self._plan.json == "tool" and self._texts:
             text = "".join(self._texts)
             if self._json_called:
@@ -124,7 +127,7 @@ class Choice:
         seal = part.thought_signature or ""
         if part.function_call is not None:
             self._end_thought("", out)
-            self._call(part.function_call, seal, part, out)
+            self._piece(part.function_call, part, out)
             return logprobs
         if part.text is None:
             if part.extra is not NOTHING:
@@ -170,6 +173,28 @@ class Choice:
         self._thinking = False
         end = chat_pb2.ReasoningEnd(signature=seal, sealed_by=SEALED_BY if seal else "")
         out.add(choice=self.index, reasoning_end=end)
+
+    def _piece(self, found: wire.FunctionCall, part: wire.Part, out: Chunks) -> None:
+        """A call, or a piece of one."""
+        if found.name and self._partial is not None:
+            self._end_partial(out)
+        if self._partial is None:
+            if not (found.will_continue or found.partial_args):
+                self._call(found, part.thought_signature or "", part, out)
+                return
+            self._partial = PartialCall(part)
+        self._partial.feed(found)
+        if not found.will_continue:
+            self._end_partial(out)
+
+    def _end_partial(self, out: Chunks) -> None:
+        """The last piece of a call has come, or none will."""
+        if self._partial is not None:
+            part = self._partial.part
+            call = part.function_call or wire.FunctionCall()
+            call.args, call.partial_args, call.will_continue = self._partial.args(), None, None
+            self._partial = None
+            self._call(call, part.thought_signature or "", part, out)
 
     def _call(self, found: wire.FunctionCall, seal: str, part: wire.Part, out: Chunks) -> None:
         self.produced = True

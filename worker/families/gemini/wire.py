@@ -12,10 +12,22 @@ from trestle.openjson import NOTHING, Open, OpenDecoder
 Number: TypeAlias = int | float
 
 
-class FunctionCall(Open):
+class PartialArg(msgspec.Struct, rename="camel"):
+    """A piece of the arguments of a call that come in pieces: one of the values, by its path."""
+
+    json_path: str = "$"
+    string_value: str | None = None
+    number_value: Raw = NOTHING
+    bool_value: bool | None = None
+    will_continue: bool | None = None
+
+
+class FunctionCall(Open, rename="camel"):
     id: str | None = None
     name: str | None = None
     args: Raw = NOTHING
+    partial_args: list[PartialArg] | None = None
+    will_continue: bool | None = None
 
 
 class Part(Open):

@@ -85,12 +85,12 @@ class TestParts:
 
     def test_what_stands_beside_a_text_or_a_call_is_kept(self, stream: bool) -> None:
         beside = {"partMetadata": {"a": 1}}
-        called = {"functionCall": {"name": "f", "args": {}, "willContinue": False}, **beside}
+        called = {"functionCall": {"name": "f", "args": {}, "brandNew": False}, **beside}
         found = answered({**TEXT, **beside}, called, stream=stream).choices[0]
         assert json.loads(found.delta_extra["content_parts"]) == [{"index": 0, "position": 1, "extra": beside}]
         assert (found.calls[0].extra, found.calls[0].function_extra) == (
             {"partMetadata": '{"a": 1}'},
-            {"willContinue": "false"},
+            {"brandNew": "false"},
         )
 
     def test_logprobs(self, stream: bool) -> None:
