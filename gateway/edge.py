@@ -69,7 +69,7 @@ class Edge:
         try:
             exchange.take_id()
             # yarl's path differs from the one sent where that was escaped without need, or came with a host.
-            methods, exchange.named = self._table.at(request.raw_path)
+            methods, exchange.named = self._table.at(request.raw_path.partition("?")[0])
             if not methods:
                 methods, exchange.named = self._table.at(request.rel_url.raw_path)
             endpoint = methods.get(request.method)

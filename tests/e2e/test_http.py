@@ -274,6 +274,8 @@ class TestModels:
             ("vendor%2fmodel:tag", "vendor/model:tag"),
             ("vendor/listed:tag", "vendor/listed:tag"),
             ("vendor%2Flisted:tag", "vendor/listed:tag"),
+            ("scripted?api-version=2024-10-21", "scripted"),
+            ("vendor%2Fmodel%3Atag?a=/b", "vendor/model:tag"),
         ],
     )
     @pytest.mark.parametrize("prefix", ["/v1", ""])
