@@ -90,6 +90,8 @@ class Edge:
                 self._places.taken -= 1
         except CallError as error:
             return exchange.fail(error)
+        except web.RequestPayloadError:
+            return exchange.fail(CallError(Reason.INVALID_REQUEST, "The body cannot be read.", code="bad_request"))
         except (asyncio.CancelledError, ConnectionError) as error:
             if exchange.record is not None:
                 exchange.record.cancelled = True

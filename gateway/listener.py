@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, cast
 
-from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
+from aiohttp.web_protocol import _ErrInfo
 
 from gateway.exchange import Exchange
-from gateway.openai.errors import refusal
+from gateway.openai.errors import error_answer, refusal, unknown_coding
 from gateway.reply import Reply
 from trestle.config import cannot_listen
 from trestle.errors import CallError, Reason
@@ -110,7 +111,7 @@ class Protocol(web.RequestHandler):
     """One connection. stalled: its client was cut off because it read nothing. lost: when it was gone, of
     `time.perf_counter`; zero until then."""
 
-    __slots__ = ("_left", "_server", "_stalling", "lost", "stalled")
+    __slots__ = ("_body", "_left", "_server", "_stalling", "lost", "stalled")
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
@@ -119,6 +120,7 @@ class Protocol(web.RequestHandler):
         self._server = server
         self._stalling: asyncio.TimerHandle | None = None
         self._left = 0
+        self._body: StreamReader | None = None  # of the last request that came
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -131,8 +133,26 @@ class Protocol(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Its client is gone."""
         self.lost = perf_counter()
+        self._body = None
         self._read_again()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """The client sent this. aiohttp keeps what is no HTTP for the next answer; who waits for the rest of a body has
+        to be told, or waits for its whole time."""
+        super().data_received(data)
+        if not self._messages:
+            return
+        message, body = self._messages[-1]
+        if not isinstance(message, _ErrInfo):
+            self._body = body
+        elif self._body is not None and not self._body.is_eof():
+            self._body.set_exception(web.RequestPayloadError("the body breaks off"))
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """A body that cannot be read is the client's own fault: it has been told so."""
+        if not isinstance(kwargs.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kwargs)
 
     def pause_writing(self) -> None:
         """The client is slower than its answer."""
@@ -173,6 +193,8 @@ class Protocol(web.RequestHandler):
         log.info("not a request: %s", type(exc).__name__, extra=exchange.log_fields())
         if isinstance(exc, LineTooLong):
             said = refusal(_TOO_LARGE, "The request's line or a header of it is too long.", "header_too_large")
+        elif isinstance(exc, ContentEncodingError):
+            said = error_answer(unknown_coding())
         elif status == web.HTTPInternalServerError.status_code:
             said = refusal(status, "The gateway failed.", "internal_error")
         else:

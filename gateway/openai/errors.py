@@ -20,6 +20,7 @@ _TYPES: Final[Mapping[int, str]] = {
     408: "timeout",
     409: "conflict",
     413: "invalid_request_error",
+    415: "invalid_request_error",
     429: "rate_limit_exceeded",
     431: "invalid_request_error",
     499: "client_closed_request",
@@ -46,10 +47,14 @@ _STATUS: Final[Mapping[int, int]] = {
     _C.UNIMPLEMENTED: 501,
     _C.CANCELLED: 499,
 }
-STATUSES: Final = frozenset(_STATUS.values()) - {499} | {408, 413, 502}
+STATUSES: Final = frozenset(_STATUS.values()) - {499} | {408, 413, 415, 502}
 """Every HTTP status that a call may fail with; 499 is for logs only."""
 UNFINISHED: Final = "request_timeout"
 """The code of a request whose body did not come in time."""
+_UNKNOWN_CODING: Final = "unsupported_content_encoding"
+_OF_BODIES: Final[Mapping[str | None, int]] = {UNFINISHED: 408, _UNKNOWN_CODING: 415}
+CODINGS: Final = ("gzip", "deflate")
+"""How a request's body may be compressed."""
 _UPSTREAMS_FAULT: Final = frozenset(
     {
         Reason.UPSTREAM_PROTOCOL,
@@ -96,8 +101,8 @@ def http_status(error: CallError) -> int:
         return _FOREIGN.get(error.status, _FOREIGN_OTHER)[0]
     if error.reason is Reason.REQUEST_TOO_LARGE:
         return 413
-    if error.code == UNFINISHED:
-        return 408
+    if error.code in _OF_BODIES:
+        return _OF_BODIES[error.code]
     status = _STATUS.get(error.status, 502)
     return 502 if status == 500 and error.reason in _UPSTREAMS_FAULT else status
 
@@ -109,6 +114,8 @@ def error_answer(error: CallError, *, final: bool = False) -> ErrorAnswer:
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
         headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
+    if status == 415:
+        headers["accept-encoding"] = ", ".join(CODINGS)
     quota = error.reason is Reason.RATE_LIMITED and error.code == "insufficient_quota"
     if status == 501 or final or quota:  # a day's or a month's, which no SDK waits for
         headers["x-should-retry"] = "false"
@@ -137,6 +144,15 @@ def refusal(status: int, message: str, code: str, headers: Mapping[str, str] | N
     """The answer to what never became a call: a path, a method that does not exist here."""
     error = {"message": message, "type": _TYPES.get(status, "api_error"), "param": None, "code": code}
     return ErrorAnswer(status, msgspec.json.encode({"error": error}), dict(headers or {}))
+
+
+def unknown_coding() -> CallError:
+    """The body is compressed as nobody here can undo."""
+    return CallError(
+        Reason.INVALID_REQUEST,
+        f"The body's content-encoding is not one of those taken: {', '.join(CODINGS)}.",
+        code=_UNKNOWN_CODING,
+    )
 
 
 def model_not_found(model: str) -> CallError:
