@@ -24,6 +24,7 @@ _ALLOWED_HEADERS: Final = frozenset(
         "openai-beta",
         "traceparent",
         "tracestate",
+        "user-agent",  # the SDK names itself, and not every browser forbids that
     }
 )
 _EXPOSED_HEADERS: Final = ", ".join(
@@ -68,8 +69,11 @@ class Cors:
         wanted = asked.get("access-control-request-headers", "")
         names = [name.strip().lower() for name in wanted.split(",") if name.strip()]
         allowed = [name for name in names if name in _ALLOWED_HEADERS or name.startswith("x-stainless-")]
-        return {
+        headers = {
             "access-control-allow-methods": ", ".join(sorted({"OPTIONS", *methods})),
             "access-control-allow-headers": ", ".join(allowed or sorted(_ALLOWED_HEADERS)),
             "access-control-max-age": self._max_age,
         }
+        if asked.get("access-control-request-private-network") == "true":
+            headers["access-control-allow-private-network"] = "true"
+        return headers

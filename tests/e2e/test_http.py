@@ -183,7 +183,8 @@ class TestCors:
         )
 
     async def test_a_preflight(self, chain: Chain) -> None:
-        wanted = "authorization, X-API-Key, x-client-id, x-session-id, x-stainless-os, content-type, x-evil"
+        # Firefox and Safari ask for the agent too, which OpenAI's SDK names itself.
+        wanted = "authorization, X-API-Key, x-client-id, x-session-id, x-stainless-os, content-type, user-agent, x-evil"
         async with Client(chain.guarded.address) as browser:
             answer = await self.preflight(browser, ORIGIN, wanted)
         assert answer.status == 204
@@ -196,6 +197,17 @@ class TestCors:
         async with Client(chain.guarded.address) as browser:
             answer = await self.preflight(browser, "https://evil.example", "authorization")
         assert not any(name.lower().startswith("access-control-allow") for name in answer.headers)
+
+    async def test_a_preflight_from_a_public_page_to_a_private_address(self, chain: Chain) -> None:
+        async with Client(chain.guarded.address) as browser:
+            named = {"access_control_request_method": "POST", "access_control_request_private_network": "true"}
+            asked = [
+                await browser.ask("OPTIONS", "/v1/chat/completions", None, origin=origin, **named)
+                for origin in (ORIGIN, "https://evil.example")
+            ]
+            unasked = await self.preflight(browser, ORIGIN)
+        granted = [answer.headers.get("access-control-allow-private-network") for answer in (*asked, unasked)]
+        assert granted == ["true", None, None]
 
     async def test_answers_and_errors_may_be_read(self, guarded: Client, first: ScriptedUpstream) -> None:
         first.will(Reply.json(completion()), Reply.json({}, 500))
