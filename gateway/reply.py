@@ -121,8 +121,10 @@ class StreamReply(Reply):
         self._write(data)
 
     def end(self, data: bytes) -> None:
-        """Sends the last bytes, which may be none, and the end."""
-        if self._chunked:
+        """Sends the last bytes, which may be none, and the end. To who asks for the head alone it is all there is."""
+        if self._http.method == hdrs.METH_HEAD:
+            self._write(self._opening)
+        elif self._chunked:
             last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
             self._write(self._opening + last)
         elif self._opening or data:
@@ -136,7 +138,8 @@ def _first_line(version: tuple[int, int], status: int) -> str:
         reason = HTTPStatus(status).phrase
     except ValueError:
         reason = ""
-    return f"HTTP/{version[0]}.{version[1]} {status} {reason}\r\n"
+    minor = 0 if version < HttpVersion11 else 1  # the highest that is spoken here, whatever else was asked for
+    return f"HTTP/1.{minor} {status} {reason}\r\n"
 
 
 @lru_cache(maxsize=2)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+from aiohttp import hdrs
 
 from gateway.exchange import Exchange
 from gateway.openai import render
@@ -40,6 +41,8 @@ class SessionsHandler:
         told = self._sessions.read(exchange.identity.account, exchange.named["id"], after)
         answer = SseAnswer(exchange, self._keep_alive, _nothing_more)
         try:
+            if exchange.http.method == hdrs.METH_HEAD:
+                return await answer.end(b"")
             await answer.send(_HELLO)
             async for events in told:
                 await answer.send(encode(events))

@@ -187,6 +187,20 @@ async def test_the_gateway_ends_while_somebody_listens(tmp_path: Path) -> None:
         await listener.end()
 
 
+async def test_only_the_head_is_asked_for(tmp_path: Path) -> None:
+    """Nothing follows it on the connection."""
+    async with served(tmp_path) as it:
+        reader, writer = await asyncio.open_connection(*it.service.address.split(":"))
+        writer.write(b"HEAD /v1/sessions/s/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            following = await reader.readline()
+        writer.close()
+    assert b"content-type: text/event-stream" in head
+    assert following == b"HTTP/1.1 200 OK\r\n"
+
+
 async def test_an_id_that_no_event_has(tmp_path: Path) -> None:
     async with served(tmp_path) as it:
         answer = await it.client.ask("GET", "/v1/sessions/s/events?after=x")

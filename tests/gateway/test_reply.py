@@ -131,6 +131,12 @@ KEEP = b"connection: keep-alive\r\n"
             streamed_nothing, "GET / HTTP/1.1", "", FIRST + CHUNKED + b"\r\n0\r\n\r\n", True, id="stream-of-nothing"
         ),
         pytest.param(
+            streamed_nothing, "HEAD / HTTP/1.1", "", FIRST + CHUNKED + b"\r\n", True, id="head-of-a-stream"
+        ),
+        pytest.param(
+            whole, "GET / HTTP/2.0", "", FIRST + LENGTH + CLOSE + b"\r\nbody", False, id="2.0"
+        ),
+        pytest.param(
             streamed,
             "GET / HTTP/1.0",
             "connection: keep-alive\r\n",
