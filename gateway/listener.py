@@ -12,11 +12,11 @@ from time import perf_counter
 from typing import Any, Final, cast
 
 from aiohttp import StreamReader, web
-from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
 from gateway.exchange import Exchange
-from gateway.openai.errors import error_answer, refusal, unknown_coding
+from gateway.openai.errors import refusal
 from gateway.reply import Reply
 from trestle.config import cannot_listen
 from trestle.errors import CallError, Reason
@@ -57,6 +57,7 @@ class Listener:
             bounds,
             handler_cancellation=True,  # a request ends when its client is gone
             access_log=None,
+            auto_decompress=False,  # else what nobody has asked for is unpacked too, before it is thrown away
             keepalive_timeout=bounds.head_timeout,  # before the first request, and between two
             max_line_size=bounds.max_header_bytes,
             max_field_size=bounds.max_header_bytes,
@@ -193,8 +194,6 @@ class Protocol(web.RequestHandler):
         log.info("not a request: %s", type(exc).__name__, extra=exchange.log_fields())
         if isinstance(exc, LineTooLong):
             said = refusal(_TOO_LARGE, "The request's line or a header of it is too long.", "header_too_large")
-        elif isinstance(exc, ContentEncodingError):
-            said = error_answer(unknown_coding())
         elif status == web.HTTPInternalServerError.status_code:
             said = refusal(status, "The gateway failed.", "internal_error")
         else:

@@ -12,11 +12,12 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from gateway.agents import Preset, apply
 from gateway.catalogue import Catalogue
+from gateway.coding import unpacker
 from gateway.deadline import asked_timeout
 from gateway.exchange import Exchange, too_large
 from gateway.limits.limiter import Limiter
 from gateway.namespace import NOTHING_ADDED, Namespace
-from gateway.openai.errors import CODINGS, UNFINISHED, model_not_found, unknown_coding
+from gateway.openai.errors import UNFINISHED, model_not_found
 from gateway.openai.fields import invalid
 from gateway.routed import Network, RoutedCall
 from gateway.routing import Route
@@ -29,7 +30,6 @@ from trestle.v1 import chat_pb2
 _MOST_IGNORED: Final = 20
 _PATIENCE: Final = 30.0
 _WHOLE: Final = 60.0
-_CODINGS: Final = frozenset({"", "identity", *CODINGS})
 Namespaces = Callable[[str], Namespace]
 """An account's id -> what it added."""
 
@@ -167,14 +167,12 @@ class Bridge:
 async def read_body(exchange: Exchange, limit: int, patience: float = _PATIENCE, whole: float = _WHOLE) -> bytes:
     """The whole body, once. limit: bytes; patience: seconds for which nothing of it may come; whole: seconds that all
     of it has. Raises `CallError`: REQUEST_TOO_LARGE, unread where the request says its size; INVALID_REQUEST for one
-    that does not come in time (408), or is compressed as nobody here can undo (415); `web.RequestPayloadError` for one
-    that breaks on the way."""
+    that does not come in time (408) or cannot be unpacked (415 where nobody here knows how); `web.RequestPayloadError`
+    for one that breaks on the way."""
     size = exchange.http.content_length
     if size is not None and size > limit:
         raise too_large(limit)
-    coding = exchange.http.headers.get(hdrs.CONTENT_ENCODING)
-    if coding is not None and coding.lower() not in _CODINGS:
-        raise unknown_coding()
+    packed = unpacker(exchange.http.headers.get(hdrs.CONTENT_ENCODING))
     if hdrs.EXPECT in exchange.http.headers:
         await _expected(exchange.http)
     # Not the request's own `read`, which keeps what it has read: a connection keeps its request until the next one.
@@ -194,7 +192,11 @@ async def read_body(exchange: Exchange, limit: int, patience: float = _PATIENCE,
             except TimeoutError:
                 raise _unfinished() from None
         if not piece:
+            if packed is not None:
+                packed.end()
             return first if not rest else bytes(rest)
+        if packed is not None:
+            piece = packed.feed(piece, limit + 1 - len(rest or first))
         if len(piece) > limit:
             raise too_large(limit)
         if not first:

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from google.rpc import code_pb2
 
+from gateway import coding
 from trestle.errors import CallError, Reason
 
 _TYPES: Final[Mapping[int, str]] = {
@@ -51,10 +52,7 @@ STATUSES: Final = frozenset(_STATUS.values()) - {499} | {408, 413, 415, 502}
 """Every HTTP status that a call may fail with; 499 is for logs only."""
 UNFINISHED: Final = "request_timeout"
 """The code of a request whose body did not come in time."""
-_UNKNOWN_CODING: Final = "unsupported_content_encoding"
-_OF_BODIES: Final[Mapping[str | None, int]] = {UNFINISHED: 408, _UNKNOWN_CODING: 415}
-CODINGS: Final = ("gzip", "deflate")
-"""How a request's body may be compressed."""
+_OF_BODIES: Final[Mapping[str | None, int]] = {UNFINISHED: 408, coding.UNKNOWN: 415}
 _UPSTREAMS_FAULT: Final = frozenset(
     {
         Reason.UPSTREAM_PROTOCOL,
@@ -115,7 +113,7 @@ def error_answer(error: CallError, *, final: bool = False) -> ErrorAnswer:
         headers["retry-after"] = str(math.ceil(error.retry_after))
         headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
     if status == 415:
-        headers["accept-encoding"] = ", ".join(CODINGS)
+        headers["accept-encoding"] = ", ".join(coding.CODINGS)
     quota = error.reason is Reason.RATE_LIMITED and error.code == "insufficient_quota"
     if status == 501 or final or quota:  # a day's or a month's, which no SDK waits for
         headers["x-should-retry"] = "false"
@@ -144,15 +142,6 @@ def refusal(status: int, message: str, code: str, headers: Mapping[str, str] | N
     """The answer to what never became a call: a path, a method that does not exist here."""
     error = {"message": message, "type": _TYPES.get(status, "api_error"), "param": None, "code": code}
     return ErrorAnswer(status, msgspec.json.encode({"error": error}), dict(headers or {}))
-
-
-def unknown_coding() -> CallError:
-    """The body is compressed as nobody here can undo."""
-    return CallError(
-        Reason.INVALID_REQUEST,
-        f"The body's content-encoding is not one of those taken: {', '.join(CODINGS)}.",
-        code=_UNKNOWN_CODING,
-    )
 
 
 def model_not_found(model: str) -> CallError:

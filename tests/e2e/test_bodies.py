@@ -94,20 +94,33 @@ async def test_a_coding_that_nobody_reads(coding: str, chain: Chain) -> None:
     assert answer.headers["accept-encoding"] == "gzip, deflate"
 
 
-@pytest.mark.parametrize("body", [b"no such thing", gzip.compress(REQUEST) + b"and more"], ids=["nothing", "more"])
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/nowhere"])
-async def test_one_that_is_not_what_its_coding_says(body: bytes, path: str, chain: Chain) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [b"no such thing", gzip.compress(REQUEST) + b"and more", gzip.compress(REQUEST)[:-1], b""],
+    ids=["nothing of it", "more than it", "less than it", "nothing"],
+)
+async def test_one_that_is_not_what_its_coding_says(body: bytes, client: Client, chain: Chain) -> None:
     chain.gateway.new_log()
-    async with wire(chain) as connection:
-        head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n"
-        connection.send(head % (path.encode(), len(body)) + body)
-        answer = await connection.answer()
-        if path == "/v1/nowhere":
-            assert answer.status == 404
-        else:
-            assert_unreadable(answer)
-        await connection.ended()
+    assert_unreadable(await client.ask("POST", "/v1/chat/completions", body, content_encoding="gzip"))
     assert "Traceback" not in chain.gateway.new_log()
+
+
+async def test_what_becomes_larger_than_allowed(guarded: Client, first: ScriptedUpstream) -> None:
+    large = gzip.compress(json.dumps(ask(user="x" * 64 * 1024)).encode())
+    answer = await guarded.ask("POST", "/v1/chat/completions", large, content_encoding="gzip")
+    assert (answer.status, answer.error()["code"]) == (413, "request_too_large")
+    first.will(Reply.json(completion()))
+    fitting = gzip.compress(json.dumps(ask(user="x" * 60 * 1024)).encode())
+    assert (await guarded.ask("POST", "/v1/chat/completions", fitting, content_encoding="gzip")).status == 200
+
+
+async def test_nothing_is_unpacked_for_who_is_refused(chain: Chain) -> None:
+    """What cannot be unpacked ends no connection where nobody tries."""
+    async with wire(chain) as connection:
+        for _ in range(2):
+            connection.send(b"POST /v1/nowhere HTTP/1.1\r\nhost: x\r\ncontent-encoding: gzip\r\n")
+            connection.send(b"content-length: 4\r\n\r\nnone")
+            assert (await connection.answer()).status == 404
 
 
 async def test_chunks_that_break_while_they_are_read(chain: Chain) -> None:
