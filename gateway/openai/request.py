@@ -166,10 +166,10 @@ def _reasoning_block(block: wire.ReasoningBlock, out: chat_pb2.Message, where: s
     except ValueError:  # binascii.Error is one, and letters beyond ASCII are another
         raise mistyped(f"{where}.redacted", "base64") from None
     out.reasoning.add(
-        text=block.text,
+        text=block.text or "",
         signature=block.signature or "",
         redacted=redacted,
-        position=block.position,
+        position=block.position or 0,
         sealed_by=block.by or "",
     )
 
@@ -235,7 +235,7 @@ def _tool_call(call: wire.FunctionCall | wire.CustomCall | Other, out: chat_pb2.
     if isinstance(call, Other):
         out.other_json = bytes(call.whole)
         return
-    out.id = call.id
+    out.id = call.id or ""
     inner: wire.CalledFunction | wire.CalledCustom
     if isinstance(call, wire.FunctionCall):
         inner = call.function

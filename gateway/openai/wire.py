@@ -80,23 +80,23 @@ class Seal(Open):
 
 class FunctionCall(Open, tag="function", tag_field="type"):
     function: CalledFunction
-    id: str = ""
+    id: str | None = None
     seal: Seal | None = None
 
 
 class CustomCall(Open, tag="custom", tag_field="type"):
     custom: CalledCustom
-    id: str = ""
+    id: str | None = None
     seal: Seal | None = None
 
 
 class ReasoningBlock(Open):
     """One block of thinking (an extension): given with the answer, to be sent back untouched. redacted: base64."""
 
-    text: str = ""
+    text: str | None = None
     signature: str | None = None
     redacted: str | None = None
-    position: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    position: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     by: str | None = None
     index: int | None = None
 

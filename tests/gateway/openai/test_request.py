@@ -67,6 +67,26 @@ def test_sampling_is_exact_and_absent_is_absent() -> None:
         assert not sampling.HasField(name)
 
 
+def test_null_is_absent_at_every_level() -> None:
+    calls = [
+        {"type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"type": "custom", "custom": {"name": "c", "input": ""}},
+    ]
+    blocks = [{"signature": "s"}]
+    absent = decode_message(tool_calls=calls, reasoning_blocks=blocks)
+    nulls = {"text": None, "redacted": None, "position": None, "by": None, "index": None}
+    assert absent == decode_message(
+        name=None,
+        refusal=None,
+        tool_call_id=None,
+        function_call=None,
+        audio=None,
+        reasoning_content=None,
+        tool_calls=[{**call, "id": None, "seal": None} for call in calls],
+        reasoning_blocks=[{**block, **nulls} for block in blocks],
+    )
+
+
 def test_content_keeps_its_form() -> None:
     assert decode_message(content="").HasField("text")
     parts = decode_message(
