@@ -121,8 +121,11 @@ async def _failures(timeout: float) -> AsyncIterator[None]:
             yield
     except IntegrityError:
         raise
-    except (SQLAlchemyError, OSError, TimeoutError) as error:
+    except (SQLAlchemyError, OSError, TimeoutError, OverflowError, UnicodeError) as error:
         log.debug("the database failed: %s", first_line(error))
+        if is_refusal(error):
+            said = "The request says something that the database cannot hold."
+            raise CallError(Reason.INVALID_REQUEST, said, code="invalid_value") from error
         raise CallError(
             Reason.OVERLOADED,
             "The database cannot be reached.",

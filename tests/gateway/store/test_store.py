@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from gateway.auth import new_key
 from gateway.ledger.rows import Row
+from gateway.openai.errors import http_status
 from gateway.store.accounts import AccountStore
 from gateway.store.database import Database, parse
 from gateway.store.migrate import migrate
@@ -178,6 +179,15 @@ class TestAccounts:
         for of_key in (accounts.key("x"), accounts.expire_key("x", 1), accounts.rotate_key("x", new_key(), 1)):
             with pytest.raises(CallError, match="There is no key 'x'"):
                 await of_key
+
+
+    @pytest.mark.parametrize("said", ["a\0b", "x" * 5000], ids=["NUL", "long"])
+    async def test_what_a_database_cannot_hold_is_no_outage(self, said: str, accounts: AccountStore) -> None:
+        """PostgreSQL refuses such a value; SQLite does not, and has nothing of that name."""
+        for asked in (accounts.get(said), accounts.key(said), accounts.set_key_disabled(said, True)):
+            with pytest.raises(CallError) as caught:
+                await asked
+            assert http_status(caught.value) in (400, 404)
 
 
 class TestNames:
