@@ -91,7 +91,9 @@ class Edge:
         except CallError as error:
             return exchange.fail(error)
         except web.RequestPayloadError:
-            return exchange.fail(CallError(Reason.INVALID_REQUEST, "The body cannot be read.", code="bad_request"))
+            reply = exchange.fail(CallError(Reason.INVALID_REQUEST, "The body cannot be read.", code="bad_request"))
+            reply.force_close()  # where the next request would begin, nobody knows
+            return reply
         except (asyncio.CancelledError, ConnectionError) as error:
             if exchange.record is not None:
                 exchange.record.cancelled = True

@@ -129,7 +129,9 @@ async def test_chunks_that_break_while_they_are_read(chain: Chain) -> None:
         connection.send(HEAD + CHUNKED + b"expect: 100-continue\r\n\r\n")
         await connection.heard()
         connection.send(b"5\r\n{\"mod\r\nno size\r\n")
-        assert_unreadable(await connection.answer())
+        answer = await connection.answer()
+        assert_unreadable(answer)
+        assert answer.headers["connection"] == "close"
         await connection.ended()
     assert "Traceback" not in chain.gateway.new_log()
 
