@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
@@ -90,10 +90,9 @@ class Call(Stream):
     __slots__ = (
         "_begun",
         "_coding",
-        "_held",
+        "_gathered",
         "_method",
         "_owed",
-        "_pieces",
         "_requests",
         "_task",
         "_timer",
@@ -118,8 +117,7 @@ class Call(Stream):
         self._method = method
         self._coding = coding
         self._begun = False
-        self._pieces: list[bytes] = []
-        self._held = 0
+        self._gathered: bytearray | None = None
         self._owed = 0
         self._requests: _Requests | None = None
         self._task: asyncio.Task[None] | None = None
@@ -191,20 +189,17 @@ class Call(Stream):
             return
         if self._requests is not None:
             self._requests.feed(data, end)
-        elif end and not self._pieces:
+        elif end and self._gathered is None:
             self._take(data)
-        elif self._gather(data) and end:
-            whole = b"".join(self._pieces)
-            self._pieces.clear()
-            self._take(whole)
+        else:
+            self._gather(data, end)
 
     def over(self) -> None:
         """Its status has been sent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._pieces:
-            self._pieces.clear()
+        self._gathered = None
         connection = self.connection
         if not self.ended and self.id in connection.streams:
             connection.write(rst_stream(self.id, NO_ERROR))  # the rest of the request may stay where it is
@@ -222,9 +217,9 @@ class Call(Stream):
         """Its status is sent, after what waits for room."""
         if self.closed:
             return
-        self.closed = True
         block = hpack.encode(status_fields(code.value[0], details)) + metadata_block(trailing_metadata)
         tail = headers(self.id, block if self._begun else HEAD + block, end=True, most=self.connection.frame_bytes)
+        self.closed = True
         if self.sending:
             self._tail = tail
         else:
@@ -261,6 +256,10 @@ class Call(Stream):
             self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
         return size <= self._most
 
+    def cut(self) -> None:
+        """Nothing more comes, though something is missing."""
+        self.end(grpc.StatusCode.INTERNAL, "The call ended before its request was whole.")
+
     # Its own.
 
     @property
@@ -268,27 +267,29 @@ class Call(Stream):
         connection: Any = self.connection
         return int(connection.max_message_bytes)
 
-    def _gather(self, data: bytes) -> bool:
-        """One more piece of the request; False where it can be none, and the call has ended."""
-        pieces = self._pieces
-        pieces.append(data)
-        self._held += len(data)
-        if not self._owed and self._held >= PREFIX_BYTES:
-            self._owed = length(data if len(pieces) == 1 else b"".join(pieces)) + PREFIX_BYTES
+    def _gather(self, data: bytes, end: bool) -> None:
+        """One more piece of the request. end: the last one."""
+        whole = self._gathered
+        if whole is None:
+            whole = self._gathered = bytearray()
+        whole += data
+        if not self._owed and len(whole) >= PREFIX_BYTES:
+            self._owed = length(whole) + PREFIX_BYTES
             if not self.takes(self._owed - PREFIX_BYTES):
-                return False
-        if self._held > self._owed > 0:
+                return
+        if len(whole) > self._owed > 0:
             self._refuse_more()
-            return False
-        if self.taken >= _READ_AGAIN:
+        elif end:
+            self._gathered = None
+            self._take(bytes(whole))
+        elif self.taken >= _READ_AGAIN:
             self.give_back()
-        return True
 
     def _take(self, whole: bytes) -> None:
         """All of the request in its frame."""
         size = length(whole)
         if len(whole) < PREFIX_BYTES or len(whole) < size + PREFIX_BYTES:
-            self.end(grpc.StatusCode.INTERNAL, "The call ended before its request was whole.")
+            self.cut()
         elif len(whole) > size + PREFIX_BYTES:
             self._refuse_more()
         elif self.takes(size):
@@ -311,8 +312,9 @@ class Call(Stream):
         try:
             last = None
             if method.generates:
-                async for each in method.run(request, self):
-                    await self.write(each)
+                async with aclosing(method.run(request, self)) as responses:
+                    async for each in responses:
+                        await self.write(each)
             else:
                 last = await method.run(request, self)
             if last is None:
@@ -341,8 +343,9 @@ class Call(Stream):
             self.queue(framed(data), tail)
 
     def _head(self, metadata: Metadata = ()) -> bytes:
+        head = headers(self.id, HEAD + metadata_block(metadata) if metadata else HEAD, end=False)
         self._begun = True
-        return headers(self.id, HEAD + metadata_block(metadata) if metadata else HEAD, end=False)
+        return head
 
 
 class _Requests:
@@ -351,28 +354,13 @@ class _Requests:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._buffer = bytearray()
-        self._ready: deque[Any] = deque()
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
 
     def feed(self, data: bytes, end: bool) -> None:
         """DATA came. end: nothing more does."""
-        buffer, call = self._buffer, self._call
-        buffer += data
+        self._buffer += data
         self._ended = end
-        while len(buffer) >= PREFIX_BYTES:
-            size = length(buffer)
-            if not call.takes(size):
-                return
-            whole = size + PREFIX_BYTES
-            if len(buffer) < whole:
-                call.give_back()
-                break
-            request = call.unpack(buffer[0], bytes(buffer[PREFIX_BYTES:whole]))
-            if request is None:
-                return
-            del buffer[:whole]
-            self._ready.append(request)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -380,10 +368,25 @@ class _Requests:
         return self
 
     async def __anext__(self) -> Any:
-        while not self._ready:
+        """The next one. Raises `Aborted` where the call has ended for what came."""
+        buffer, call = self._buffer, self._call
+        while not call.closed:
+            if len(buffer) >= PREFIX_BYTES:
+                whole = length(buffer) + PREFIX_BYTES
+                if not call.takes(whole - PREFIX_BYTES):
+                    break
+                if len(buffer) >= whole:
+                    request = call.unpack(buffer[0], bytes(buffer[PREFIX_BYTES:whole]))
+                    if request is None:
+                        break
+                    del buffer[:whole]
+                    return request
             if self._ended:
-                raise StopAsyncIteration
-            self._call.give_back()
-            self._waiter = asyncio.get_running_loop().create_future()
+                if not buffer:
+                    raise StopAsyncIteration
+                call.cut()
+                break
+            call.give_back()
+            self._waiter = call.connection.loop.create_future()
             await self._waiter
-        return self._ready.popleft()
+        raise Aborted
