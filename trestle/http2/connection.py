@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, cast
 
 from trestle.http2 import frames
 from trestle.http2.frames import HEAD_BYTES, LARGEST_WINDOW, ProtocolError
-from trestle.http2.hpack import Fields, HeaderDecoder
+from trestle.http2.hpack import HeaderDecoder
+from trestle.http2.side import Side
 from trestle.http2.stream import Stream
+from trestle.http2.toll import Toll
 
 STREAM_WINDOW: Final = 1024 * 1024
 """Bytes that a client may send on one stream before any has been taken."""
@@ -22,20 +25,21 @@ MAX_MESSAGE_FRAME: Final = 256 * 1024
 waiting for long."""
 _MOST_BLOCK: Final = 32 * 1024
 """Bytes of a header block as it comes."""
-_TOLL_FREE: Final = 20_000
-"""Frames a second that ask for work and bring nothing: pings, settings, resets. Who sends more is attacking."""
 _SOON: Final = 64
 _SOON_BYTES: Final = 16 * 1024
 """So many writes, or one of so many bytes, do not wait for others."""
 _HEAD: Final = struct.Struct(">IBI")
 _WORD: Final = struct.Struct(">I")
+_STREAMS_A_TOLL: Final = 16
+"""So many streams whose windows a setting changes cost as much as such a frame."""
 _PING: Final = bytes(8)
 
 
-class Connection(asyncio.Protocol):
+class Connection(Side, asyncio.Protocol):
     """Make it inside a running loop. window: bytes that the other side takes now, over all streams; first_window: those
     of a new stream; frame_bytes: of one frame. full: the socket takes nothing more for now. streams: those that are
-    open, by their numbers. write: puts whole frames on the socket. why: it ended, in words."""
+    open, by their numbers. write: puts whole frames on the socket. pay: for a frame that brings nothing, which raises
+    `ProtocolError` where there are too many of them. why: it ended, in words."""
 
     def __init__(self, stream_window: int = STREAM_WINDOW, patience: int = 1) -> None:
         """stream_window: bytes that may come on one stream before any has been taken. patience: how often `look` may
@@ -45,51 +49,24 @@ class Connection(asyncio.Protocol):
         self.window = self.first_window = frames.FIRST_WINDOW
         self.frame_bytes = frames.FRAME_BYTES
         self.full = False
+        self.pay = Toll(self.loop).pay
         self.why = ""
         self._out: list[bytes] = []
         self.transport: asyncio.Transport
         self._stream_window = stream_window
         self._awaited = b""
+        self._last = 0
         self._decoder = HeaderDecoder()
         self._buffer = b""
         self._first_settings = True
         self._block: tuple[int, int, bytearray] | None = None
         self._taken = 0
-        self._blocked: dict[Stream, None] = {}
+        self._blocked: OrderedDict[Stream, None] = OrderedDict()  # a dict's first entry is not cheap to find
         self._rooms: list[asyncio.Future[None]] = []
-        self._toll = 0
-        self._toll_since = self.loop.time()
         self._patience = patience
         self._silent = 0
-
-    # What a side makes of it.
-
-    def opening(self) -> bytes:
-        """What is sent first."""
-        raise NotImplementedError
-
-    def headers(self, stream: int, flags: int, fields: Fields) -> None:
-        """A header block came. Raises `ProtocolError`."""
-        raise NotImplementedError
-
-    def opened(self, stream: int) -> bool:
-        """Whether there has been a stream of this number."""
-        raise NotImplementedError
-
-    def settled(self) -> None:
-        """The other side has said how it speaks."""
-
-    def pinged_back(self, payload: bytes) -> None:
-        """The other side has answered a ping."""
-
-    def going(self, last: int, code: int) -> None:
-        """The other side takes no new streams, and has taken none after the last."""
-
-    def idle(self) -> None:
-        """The last open stream is over."""
-
-    def gone(self) -> None:
-        """The connection is no more; its streams have been told."""
+        self._unsent = 0
+        self._empties = False
 
     # The event loop's side.
 
@@ -107,6 +84,8 @@ class Connection(asyncio.Protocol):
             self.give_up(error.code, error.why)
             return
         self._buffer = data[at:]
+        if self.full:
+            self.crowded()
 
     def eof_received(self) -> bool:
         return False
@@ -117,13 +96,17 @@ class Connection(asyncio.Protocol):
         streams, self.streams = self.streams, {}
         for stream in streams.values():
             stream.lost()
-        self.resume_writing()
+        self._take_more()
         self.gone()
 
     def pause_writing(self) -> None:
         self.full = True
 
     def resume_writing(self) -> None:
+        self._silent = 0
+        self._take_more()
+
+    def _take_more(self) -> None:
         self.full = False
         rooms, self._rooms = self._rooms, []
         for room in rooms:
@@ -162,7 +145,6 @@ class Connection(asyncio.Protocol):
 
     def wait_for_window(self, stream: Stream) -> None:
         """The stream goes on once the connection's window is open again, after those that wait already."""
-        self._blocked.pop(stream, None)
         self._blocked[stream] = None
 
     def forget(self, stream: Stream) -> None:
@@ -174,9 +156,10 @@ class Connection(asyncio.Protocol):
     # Its owner's side.
 
     def look(self) -> None:
-        """Asked now and then. Where nothing came for too long the other side is asked for a sign; where not even that
-        came the connection is given up."""
-        self._silent += 1
+        """Asked now and then. Where nothing came for too long, and nothing was taken of what waits to be sent, the
+        other side is asked for a sign; where not even that came the connection is given up."""
+        unsent, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        self._silent = 0 if self._unsent < unsent else self._silent + 1
         if self._silent > self._patience + 1:
             self.why = self.why or "ping timeout"
             self.transport.abort()
@@ -192,9 +175,11 @@ class Connection(asyncio.Protocol):
 
     def give_up(self, code: int, why: str) -> None:
         """Ends it for what the other side did."""
+        self._buffer = b""
+        self._awaited = frames.PREFACE  # what still comes is not read
         if not self.transport.is_closing():
             self.why = why
-            self.write(frames.goaway(0, code, why))
+            self.write(frames.goaway(self._last, code, why))
             self.close()
 
     # Frames.
@@ -203,6 +188,8 @@ class Connection(asyncio.Protocol):
         """Takes the whole frames there are; returns where the next one begins. Raises `ProtocolError`."""
         at, size = 0, len(data)
         if self._awaited:
+            if self.transport.is_closing():
+                return size
             at = len(self._awaited)
             if data[:at] != self._awaited[:size]:
                 raise ProtocolError(frames.PROTOCOL_ERROR, "this is not HTTP/2, which gRPC speaks")
@@ -228,8 +215,8 @@ class Connection(asyncio.Protocol):
                 if self._first_settings and kind != frames.SETTINGS:
                     raise ProtocolError(frames.PROTOCOL_ERROR, "SETTINGS come first")
                 _TAKES[kind](self, stream, flags, payload)
-            elif self._block is not None:
-                raise ProtocolError(frames.PROTOCOL_ERROR, "a header block that is broken off")
+            elif self._block is not None or self._first_settings:
+                raise ProtocolError(frames.PROTOCOL_ERROR, "a frame of no known kind where it may not be")
         return at
 
     def _data(self, stream: int, flags: int, payload: bytes) -> None:
@@ -299,6 +286,8 @@ class Connection(asyncio.Protocol):
         if stream == 0:
             raise ProtocolError(frames.PROTOCOL_ERROR, "PRIORITY of no stream")
         if len(payload) != 5:
+            if not self.opened(stream):
+                raise ProtocolError(frames.FRAME_SIZE_ERROR, "PRIORITY of a wrong length")
             self.refuse(stream, frames.FRAME_SIZE_ERROR, self.streams.get(stream))
 
     def _rst_stream(self, number: int, flags: int, payload: bytes) -> None:
@@ -320,28 +309,34 @@ class Connection(asyncio.Protocol):
             if payload:
                 raise ProtocolError(frames.FRAME_SIZE_ERROR, "an acknowledgement that says something")
             return
+        first_window = self.first_window
         for name, value in frames.read_settings(payload):
             if name == frames.INITIAL_WINDOW_SIZE:
-                self._set_first_window(value)
+                first_window = value
             elif name == frames.MAX_FRAME_SIZE:
-                if not frames.FRAME_BYTES <= value < 1 << 24:
-                    raise ProtocolError(frames.PROTOCOL_ERROR, "MAX_FRAME_SIZE beyond its bounds")
                 self.frame_bytes = min(value, MAX_MESSAGE_FRAME)
-            elif name == frames.ENABLE_PUSH and value > 1:
-                raise ProtocolError(frames.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
+            elif name == frames.HEADER_TABLE_SIZE and value < frames.TABLE_BYTES and not self._empties:
+                self._empties = True
+                self.write = self._say_empty
             else:
                 self.set(name, value)
+        if first_window != self.first_window:
+            self._set_first_window(first_window)
         self.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
         if self._first_settings:
             self._first_settings = False
             self.settled()
 
-    def set(self, name: int, value: int) -> None:
-        """Another of the other side's settings."""
+    def _say_empty(self, data: bytes) -> None:
+        """`write`, until a header block leaves: that one says that we keep no table, as it must to whoever wants a
+        smaller one than there was (RFC 7541, 4.2)."""
+        said = frames.with_empty_table(data)
+        if said is not data:
+            self.write = self.transport.write
+        self.transport.write(said)
 
     def _set_first_window(self, value: int) -> None:
-        if value > LARGEST_WINDOW:
-            raise ProtocolError(frames.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE beyond its bound")
+        self.pay(len(self.streams) // _STREAMS_A_TOLL)
         more, self.first_window = value - self.first_window, value
         for stream in tuple(self.streams.values()):
             stream.window += more
@@ -382,9 +377,9 @@ class Connection(asyncio.Protocol):
             self.window += more
             if not more or self.window > LARGEST_WINDOW:
                 raise ProtocolError(code, "a WINDOW_UPDATE beyond its bounds")
-            blocked, self._blocked = self._blocked, {}
-            for waiting in blocked:
-                waiting.pump()
+            blocked = self._blocked
+            while blocked and self.window > 0:
+                blocked.popitem(last=False)[0].pump()
             return
         stream = self.streams.get(number)
         if stream is None:
@@ -396,16 +391,6 @@ class Connection(asyncio.Protocol):
             self.refuse(number, code, stream)
         elif stream.sending:
             stream.pump()
-
-    def pay(self) -> None:
-        """For a frame that brings nothing. Raises `ProtocolError` for too many of them."""
-        self._toll += 1
-        if self._toll < _TOLL_FREE:
-            return
-        now = self.loop.time()
-        if now - self._toll_since < 1:
-            raise ProtocolError(frames.ENHANCE_YOUR_CALM, "too many frames that bring nothing")
-        self._toll, self._toll_since = 0, now
 
 
 _Take: TypeAlias = Callable[[Connection, int, int, bytes], None]

@@ -14,6 +14,8 @@ FRAME_BYTES: Final = 16 * 1024
 FIRST_WINDOW: Final = 65_535
 """Bytes of DATA that may be sent before the other side has said otherwise, of a stream and of the connection."""
 LARGEST_WINDOW: Final = 2**31 - 1
+TABLE_BYTES: Final = 4096
+"""Of the table of headers (RFC 7541), before the other side has said otherwise."""
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 
@@ -45,6 +47,7 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX
 _HEAD: Final = struct.Struct(">IBI")
 _WORD: Final = struct.Struct(">I")
 _SETTING: Final = struct.Struct(">HI")
+_EMPTY_TABLE: Final = b"\x20"
 
 
 class ProtocolError(Exception):
@@ -80,6 +83,20 @@ def headers(stream: int, block: bytes, end: bool, most: int = FRAME_BYTES) -> by
     )
 
 
+def with_empty_table(data: bytes) -> bytes:
+    """Whole frames, in which the first header block begins with the word that its sender's table is empty; the same
+    where there is none. Blocks are such that they need no table."""
+    at = 0
+    while at < len(data):
+        first, flags, stream = _HEAD.unpack_from(data, at)
+        if first & 0xFF == HEADERS:
+            block = at + HEAD_BYTES
+            rest = _HEAD.pack(first & ~0xFF | CONTINUATION, flags & END_HEADERS, stream)
+            return data[:at] + frame(HEADERS, flags & ~END_HEADERS, stream, _EMPTY_TABLE) + rest + data[block:]
+        at += HEAD_BYTES + (first >> 8)
+    return data
+
+
 def settings(values: dict[int, int]) -> bytes:
     """Our side's settings."""
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(name, value) for name, value in values.items()))
@@ -89,7 +106,15 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
     """The other side's. Raises `ProtocolError`."""
     if len(payload) % _SETTING.size:
         raise ProtocolError(FRAME_SIZE_ERROR, "SETTINGS of no whole number of settings")
-    return list(_SETTING.iter_unpack(payload))
+    values = list(_SETTING.iter_unpack(payload))
+    for name, value in values:
+        if name == INITIAL_WINDOW_SIZE and value > LARGEST_WINDOW:
+            raise ProtocolError(FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE beyond its bound")
+        if name == MAX_FRAME_SIZE and not FRAME_BYTES <= value < 1 << 24:
+            raise ProtocolError(PROTOCOL_ERROR, "MAX_FRAME_SIZE beyond its bounds")
+        if name == ENABLE_PUSH and value > 1:
+            raise ProtocolError(PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
+    return values
 
 
 def rst_stream(stream: int, code: int) -> bytes:

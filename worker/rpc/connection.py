@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -28,6 +29,11 @@ _OURS: Final = frozenset((
 ))  # fmt: skip
 _PSEUDO: Final = ord(":")
 _MOST_NAMES: Final = 1024
+_LONGEST_NAME: Final = 64
+# A client that does not read what it asked for is asked for nothing more once so many bytes wait for it.
+_MOST_UNSENT: Final = 4 * 1024 * 1024
+_GRPC: Final = re.compile(rb"application/grpc(?![^+;])")
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,6 @@ class ServerConnection(Connection):
         self._awaited = frames.PREFACE
         self._served = served
         self._names: dict[bytes, str] = {}
-        self._last = 0
         self._going = False
 
     def drain(self) -> None:
@@ -94,6 +99,14 @@ class ServerConnection(Connection):
         if payload == _LAST_CALLS:
             self.go()
 
+    def crowded(self) -> None:
+        if self.transport.get_write_buffer_size() > _MOST_UNSENT:
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.transport.resume_reading()
+
     def idle(self) -> None:
         if self._going:
             self.close()
@@ -126,10 +139,14 @@ class ServerConnection(Connection):
                 self._malformed(stream)
                 return
             try:
-                metadata.append((text, metadata_value(text, value)))
+                said = metadata_value(text, value)
             except ValueError as error:
                 self._answer(stream, _refusal(grpc.StatusCode.INTERNAL, str(error)), end)
                 return
+            if said.__class__ is str and not said.isprintable():
+                self._malformed(stream)
+                return
+            metadata.append((text, said))
         self._asked(stream, known, tuple(metadata), end)
 
     # Its own.
@@ -146,10 +163,10 @@ class ServerConnection(Connection):
 
     def _name(self, name: bytes) -> str:
         """A name that is not ours, as text; empty for one that no header may have."""
-        if not name or name[0] == _PSEUDO or name in _RESERVED or name != name.lower():
+        if name in _RESERVED or not _TOKEN.fullmatch(name):
             return ""
-        text = name.decode("ascii", "replace")
-        if len(self._names) < _MOST_NAMES:
+        text = name.decode("ascii")
+        if len(self._names) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
             self._names[name] = text
         return text
 
@@ -163,7 +180,7 @@ class ServerConnection(Connection):
             self._malformed(stream)
         elif known[b":method"] != b"POST":
             self._answer(stream, _NO_POST, end)
-        elif not known.get(b"content-type", b"").startswith(b"application/grpc"):
+        elif not _GRPC.match(known.get(b"content-type", b"")):
             self._answer(stream, _NO_GRPC, end)
         else:
             method = self._served.methods.get(path)
