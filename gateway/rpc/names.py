@@ -41,12 +41,15 @@ def parse(target: str) -> Name:
     if colon and scheme in ("ipv4", "ipv6"):
         fixed = tuple(_split(each) for each in unquote(rest).split(","))
         for host, _ in fixed:
-            ipaddress.ip_address(host)
+            if ipaddress.ip_address(host).version != int(scheme[-1]):
+                raise ValueError(f"{host} is no address of {'IPv' + scheme[-1]}")
         return Name("", 0, "", fixed, unquote(rest).split(",")[0])
     server = ""
     if colon and scheme == "dns":
         if rest.startswith("//"):
             server, _, rest = rest.removeprefix("//").partition("/")
+            if server:
+                ipaddress.ip_address(_server(server)[0])
         target = rest
     host, port = _split(target)
     if not host or "/" in host:
@@ -60,9 +63,15 @@ def _split(text: str) -> Address:
         host, port = text, str(_DEFAULT_PORT)
     elif ":" in host and not host.startswith("["):
         host, port = text, str(_DEFAULT_PORT)  # an address of IPv6 alone
-    if not port.isdecimal() or int(port) > 0xFFFF:
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) <= 0xFFFF):
         raise ValueError(f"{port!r} is no port")
     return host.strip("[]"), int(port)
+
+
+def _server(text: str) -> Address:
+    """A name server, whose port may be left out."""
+    alone = "]:" not in text and text.count(":") != 1
+    return _split(f"[{text.strip('[]')}]:53" if alone else text)
 
 
 async def addresses(name: Name) -> Sequence[Address]:
@@ -79,7 +88,7 @@ async def _asked(name: Name) -> Sequence[Address]:
     import dns.asyncresolver  # noqa: PLC0415 (for who names a server alone)
     import dns.exception  # noqa: PLC0415
 
-    host, port = _split(name.server if ":" in name.server else f"{name.server}:53")
+    host, port = _server(name.server)
     resolver = dns.asyncresolver.Resolver(configure=False)
     resolver.nameservers, resolver.port, resolver.lifetime = [host], port, _PATIENCE
     try:
