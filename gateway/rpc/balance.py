@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -22,6 +23,7 @@ class Replica(Protocol):
 
 R = TypeVar("R", bound=Replica)
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
 
 class InTurn:
     """Each in turn."""
@@ -59,11 +61,17 @@ class ByLoad:
 
     def __call__(self, replicas: Sequence[R], metadata: Metadata) -> R:
         """replicas: at least one."""
-        known = [replica.weight for replica in replicas if replica.weight > 0]
+        weights = [replica.weight for replica in replicas]
+        known = [weight for weight in weights if weight]
         mean = sum(known) / len(known) if known else 1.0
-        credit = {each.key: self._credit.get(each.key, 0.0) + (each.weight or mean) for each in replicas}
+        shares = [weight or mean for weight in weights]
+        whole = sum(shares)
+        before = self._credit
+        credit = {
+            each.key: before.get(each.key, 0.0) + share / whole for each, share in zip(replicas, shares, strict=True)
+        }
         chosen = max(replicas, key=lambda replica: credit[replica.key])
-        credit[chosen.key] -= sum(each.weight or mean for each in replicas)
+        credit[chosen.key] -= 1
         self._credit = credit
         return chosen
 
@@ -76,12 +84,15 @@ POLICIES: Final[dict[str, Callable[[], Policy]]] = {
 }
 
 _DOUBLE: Final = struct.Struct("<d")
-_CPU, _RATE, _UTILIZATION = 1, 6, 9
+_CPU, _RATE, _ERRORS, _UTILIZATION = 1, 6, 7, 9
+_MOST_WEIGHT: Final = 1e12
+_LONGEST_VARINT: Final = 63
 
 
 def weight_of(report: bytes) -> float:
     """What a load report (`xds.data.orca.v3.OrcaLoadReport`, serialized) makes of a replica's weight, as gRFC A58 says:
-    its rate by its utilization; zero where it does not say both. Raises ValueError for what is no message."""
+    its rate by its utilization, to which its errors by its rate are added; zero where it does not say both. Raises
+    ValueError for what is no message."""
     doubles: dict[int, float] = {}
     at = 0
     try:
@@ -102,8 +113,15 @@ def weight_of(report: bytes) -> float:
                 raise ValueError("no message")
     except (IndexError, struct.error):
         raise ValueError("it is cut") from None
-    utilization = doubles.get(_UTILIZATION, 0.0) or doubles.get(_CPU, 0.0)
-    return doubles.get(_RATE, 0.0) / utilization if utilization > 0 else 0.0
+    if at > len(report):
+        raise ValueError("it is cut")
+    rate, errors = doubles.get(_RATE, 0.0), doubles.get(_ERRORS, 0.0)
+    utilization = doubles.get(_UTILIZATION, 0.0)
+    if not utilization > 0:
+        utilization = doubles.get(_CPU, 0.0)
+    if not (0 < rate < math.inf and 0 < utilization < math.inf):
+        return 0.0
+    return min(rate / (utilization + (errors / rate if errors > 0 else 0.0)), _MOST_WEIGHT)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -115,3 +133,5 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        if shift > _LONGEST_VARINT:
+            raise ValueError("no message")
