@@ -53,6 +53,8 @@ def read_links(settings: GatewaySettings, environment: Mapping[str, str] = os.en
         if endpoint.token_env and not token:
             variable = endpoint.token_env
             raise ConfigError(f"{where}.token_env: {unset(variable)}")
+        if not (token.isascii() and token.isprintable()):
+            raise ConfigError(f"{where}.token_env: {endpoint.token_env} holds what no header may (a line's end?)")
         try:
             leads_to = parse(endpoint.address)
         except ValueError as error:

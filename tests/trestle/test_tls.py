@@ -73,7 +73,8 @@ def test_a_file_that_cannot_be_used_is_named(authority: Authority, key: str, tmp
 def test_a_clients_files(authority: Authority) -> None:
     shown = authority.issue("a.test")
     tls = ClientTls(ca=str(shown.ca), certificate=str(shown.certificate), key=str(shown.key))
-    pem, _ = read_client("gateway.workers.w.tls", tls)
+    pem, context = read_client("gateway.workers.w.tls", tls)
+    assert context.check_hostname
     assert pem == (shown.certificate.read_bytes(), shown.key.read_bytes(), shown.ca.read_bytes())
     assert client_files(tls) == [shown.ca, shown.certificate, shown.key]
     assert read_client("gateway.workers.w.tls", ClientTls())[0] == (b"", b"", b"")
