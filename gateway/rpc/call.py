@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from trestle.errors import DETAILS_KEY, CallError
 from trestle.http2 import frames, hpack
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
-_TRIES: Final = 5
-"""How often a call is begun that no worker has seen."""
 _TAKE_BACK: Final = 16 * 1024
-"""A worker is told that it may send more once so much has been taken."""
+"""A worker is told that it may send more once so much has been taken, by who comes for the next response."""
 _C: Final = grpc.StatusCode
+_LAST_CODE: Final = 16
+_TOO_LATE: Final = "Deadline Exceeded"
 _OF_RESET: Final[Mapping[int, grpc.StatusCode]] = {
     frames.REFUSED_STREAM: _C.UNAVAILABLE,
     frames.CANCEL: _C.CANCELLED,
@@ -57,8 +58,12 @@ class Picker(Protocol):
     def ready(self, metadata: Metadata) -> ClientConnection | None:
         """One for a call with this metadata; None where none is ready."""
 
-    async def pick(self, metadata: Metadata) -> ClientConnection:
-        """One, once it is ready. Raises `CallError` where it seems that none will be."""
+    def queue(self, call: Call, block: bytes) -> None:
+        """The call is told to `go` with the block once there is one for it, or to `fail` where it seems that there will
+        be none. Both may be before this returns."""
+
+    def leave(self, call: Call) -> str:
+        """The call waits no longer, if it did; returns what it waited for, in words."""
 
 
 class Method:
@@ -82,22 +87,21 @@ class Call(Stream):
     """Await its one response with `single`, or `read` its responses one by one; `cancel` it on every way out."""
 
     __slots__ = (
-        "_again",
         "_begun",
+        "_buffer",
         "_deadline",
         "_decode",
         "_head",
         "_initial",
-        "_metadata",
         "_owed",
         "_picker",
-        "_pieces",
         "_request",
         "_responses",
+        "_retried",
         "_status",
         "_timer",
-        "_tries",
         "_waiting",
+        "metadata",
     )
 
     def __init__(
@@ -111,17 +115,16 @@ class Call(Stream):
     ) -> None:
         # A stream it becomes when it is sent.
         self.id = 0
-        self._outgoing = b""
+        self.taken = 0
         self._picker = picker
         self._head = head
         self._request = request
-        self._metadata = metadata
+        self.metadata = metadata
         self._decode = decode
         self._deadline = asyncio.get_running_loop().time() + timeout
         self._begun = False
-        self._again = False
-        self._tries = 0
-        self._pieces: list[bytes] = []
+        self._retried = False
+        self._buffer: bytes | bytearray = b""
         self._owed = 0
         self._responses: deque[bytes] = deque()
         self._initial: Metadata | None = None
@@ -134,31 +137,30 @@ class Call(Stream):
         response = await self.read()
         if response is None:
             raise CallError.from_status(_C.INTERNAL.value[0], "The worker gave no response.", None)
-        await self.read()  # its status, without which the response does not count
+        if await self.read() is not None:  # it is its status that makes the response count
+            raise self._spoiled("The worker gave more than one response.")
         return response
 
     async def read(self) -> Any:
         """The next response, None at the end. Raises `CallError`, after all that came before it."""
         if not self._begun:
-            self._begun = True
-            await self._begin()
+            self._begin()
         while True:
             if self._responses:
-                data = self._responses.popleft()
-                if self.taken >= _TAKE_BACK and not self._responses:
-                    self.give_back()
-                return self._decode(data)
+                try:
+                    return self._decode(self._responses.popleft())
+                except DecodeError:
+                    raise self._spoiled("A response cannot be read.") from None
             if self._status is not None:
                 if self._status[0]:
                     raise error_of(*self._status)
                 return None
-            if self._again:
-                await self._begin()
-            else:
-                await self._change()
+            if self.taken >= _TAKE_BACK:
+                self.give_back()
+            await self._change()
 
     async def initial_metadata(self) -> Metadata:
-        """What the worker said before its first response. Returns once it has."""
+        """What the worker said before its first response. Returns once it has. Not while somebody reads."""
         while self._initial is None and self._status is None:
             await self._change()
         return self._initial or ()
@@ -171,6 +173,21 @@ class Call(Stream):
     def cancel(self) -> None:
         """Ends it, if it has not ended; who waits for it gets a `CallError`."""
         self._give_up(_C.CANCELLED, "The gateway has no more use for it.")
+
+    # The picker's side.
+
+    def go(self, connection: ClientConnection, block: bytes) -> None:
+        """Sends it. block: its headers, but for those of the connection and the time that is left."""
+        left = self._deadline - connection.loop.time()
+        if left <= 0:
+            self._finish(_C.DEADLINE_EXCEEDED.value[0], _TOO_LATE, ())
+            return
+        timeout = hpack.encode(((b"grpc-timeout", timeout_value(left)),))
+        connection.start(self, self._head + connection.request_block + timeout + block, self._request)
+
+    def fail(self, words: str) -> None:
+        """There is no way to the worker."""
+        self._finish(_C.UNAVAILABLE.value[0], words, ())
 
     # The connection's side.
 
@@ -199,7 +216,7 @@ class Call(Stream):
             http = known.get(b":status", b"")
             if http[:1] == b"1" and not end:
                 return
-            if http != b"200":
+            if http != b"200" and not (end and b"grpc-status" in known):
                 words = f"The worker's address answered with the HTTP status {http.decode('ascii', 'replace')[:3]}."
                 self._reject(_OF_HTTP.get(http, _C.UNKNOWN), words)
                 return
@@ -208,29 +225,36 @@ class Call(Stream):
                     self._reject(_C.UNKNOWN, "What answers at the worker's address is not gRPC.")
                     return
                 self._initial = tuple(metadata)
+                self._request = b""  # nobody else is to be sent it
                 self._wake()
+                return
+            if self._responses or self._buffer:
+                self._broken("A response came before its headers.")
                 return
         if not end:
             self._broken("Headers came in the middle of an answer.")
             return
         self.ended = True
         code = known.get(b"grpc-status", b"")
-        if self._pieces or not code.isdigit():
+        if self._buffer or not code.isdigit():
             self._finish(_C.INTERNAL.value[0], "The worker ended the call without a status.", ())
         else:
-            self._finish(int(code), status_text(known.get(b"grpc-message", b"")), tuple(metadata))
+            number = int(code) if len(code) < 3 else _LAST_CODE + 1
+            if number > _LAST_CODE:
+                number = _C.UNKNOWN.value[0]
+            self._finish(number, status_text(known.get(b"grpc-message", b"")), tuple(metadata))
 
     def feed(self, data: bytes, end: bool) -> None:
-        if self._pieces:
-            self._pieces.append(data)
-            self._owed -= len(data)
-            if self._owed > 0 and not end:
-                if not self._responses:
+        buffer = self._buffer
+        if buffer:
+            buffer += data  # a bytearray, which grows where it is
+            if len(buffer) < self._owed and not end:
+                if self._waiting is not None and self.taken >= _TAKE_BACK:
                     self.give_back()
                 return
-            data = b"".join(self._pieces)  # not before: a large response comes in thousands of pieces
-            self._pieces.clear()
-        at, size, whole = 0, len(data), PREFIX_BYTES
+            data, self._buffer = bytes(buffer), b""
+        at, size = 0, len(data)
+        owed = PREFIX_BYTES
         while size - at >= PREFIX_BYTES:
             whole = length(data[at : at + PREFIX_BYTES]) + PREFIX_BYTES
             if data[at]:
@@ -241,29 +265,31 @@ class Call(Stream):
                 self._reject(_C.RESOURCE_EXHAUSTED, words)
                 return
             if size - at < whole:
+                owed = whole
                 break
             self._responses.append(data[at + PREFIX_BYTES : at + whole])
             at += whole
-            whole = PREFIX_BYTES
         if at < size:
-            self._pieces.append(data[at:])
-            self._owed = whole - (size - at)
+            self._buffer = bytearray(data[at:])
+            self._owed = owed
         if end:
             self.ended = True
             self._finish(_C.INTERNAL.value[0], "The worker ended the call without a status.", ())
         elif self._responses:
             self._wake()
-        else:
-            self.give_back()  # of a message that is not whole the rest must come
+        elif self._waiting is not None and self.taken >= _TAKE_BACK:
+            self.give_back()
 
     def refused(self) -> None:
         """The worker has not looked at it, and will not."""
-        self.drop()
-        if self._status is None and self._tries < _TRIES:
-            self._again = True
-            self._wake()
+        self.id = 0
+        if self._status is not None:
+            return
+        if self._retried or self._initial is not None:
+            self.fail("The worker takes no calls now.")
         else:
-            self._finish(_C.UNAVAILABLE.value[0], "The worker takes no calls now.", ())
+            self._retried = True  # once, as gRPC has it (gRFC A6)
+            self._begin()
 
     def lost(self) -> None:
         self.ended = True
@@ -275,6 +301,8 @@ class Call(Stream):
             self._finish(_C.UNAVAILABLE.value[0], f"The connection to the worker broke: {self.connection.why}.", ())
         else:
             code = _OF_RESET.get(self.reset_by, _C.INTERNAL)
+            if code is _C.CANCELLED and self.connection.loop.time() >= self._deadline:
+                code = _C.DEADLINE_EXCEEDED
             self._finish(code.value[0], f"The worker ended the call (HTTP/2 error {self.reset_by}).", ())
 
     # Its own.
@@ -284,40 +312,34 @@ class Call(Stream):
         connection: Any = self.connection
         return int(connection.max_message_bytes)
 
-    async def _begin(self) -> None:
-        self._again = False
-        self._tries += 1
-        picker = self._picker
-        loop = asyncio.get_running_loop()
-        connection = picker.ready(self._metadata)
-        if connection is None:
-            try:
-                async with asyncio.timeout_at(self._deadline):
-                    connection = await picker.pick(self._metadata)
-            except TimeoutError:
-                self._finish(_C.DEADLINE_EXCEEDED.value[0], "Deadline Exceeded", ())
-                return
-            if self._status is not None:
-                return  # cancelled meanwhile
-        left = self._deadline - loop.time()
+    def _begin(self) -> None:
+        self._begun = True
+        if self._status is not None:
+            return
+        block = metadata_block(self.metadata)
         if self._timer is None:
-            self._timer = loop.call_at(self._deadline, self._expire)
-        block = (
-            self._head
-            + connection.request_block
-            + hpack.encode(((b"grpc-timeout", timeout_value(left)),))
-            + metadata_block(self._metadata)
-        )
-        connection.start(self, block, self._request)
+            self._timer = asyncio.get_running_loop().call_at(self._deadline, self._expire)
+        connection = self._picker.ready(self.metadata)
+        if connection is None:
+            self._picker.queue(self, block)
+        else:
+            self.go(connection, block)
 
     def _expire(self) -> None:
         self._timer = None
-        self._give_up(_C.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        waited = "" if self.id else self._picker.leave(self)
+        self._give_up(_C.DEADLINE_EXCEEDED, f"{_TOO_LATE} {waited}" if waited else _TOO_LATE)
 
     def _give_up(self, code: grpc.StatusCode, words: str) -> None:
         if self._status is None:
             self._reset(frames.CANCEL)
             self._finish(code.value[0], words, ())
+
+    def _spoiled(self, words: str) -> CallError:
+        """What came says nothing, and so does whatever came after it."""
+        self._responses.clear()
+        self._broken(words)
+        return error_of(_C.INTERNAL.value[0], words, ())
 
     def _broken(self, words: str) -> None:
         self._reject(_C.INTERNAL, words)
@@ -336,15 +358,17 @@ class Call(Stream):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._pieces.clear()
-        self._tail = b""
+        self._buffer = self._request = b""
         if self.id:
             connection = self.connection
             if not self.closed and self.ended and connection.streams.get(self.id) is self:
                 connection.write(frames.rst_stream(self.id, frames.NO_ERROR))  # the rest of the request stays here
-            self.closed = True
+            self.closed = self.ended = True
+            self._tail = b""
             self.drop()
             connection.forget(self)
+        else:
+            self._picker.leave(self)
         self._wake()
 
     async def _change(self) -> None:

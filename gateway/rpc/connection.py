@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from trestle import __version__
 from trestle.http2 import frames, hpack
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 LOOK: Final = 10.0
 """Seconds between two looks whether a worker still says anything."""
-_PATIENCE: Final = 2
+PATIENCE: Final = 2
 """After 30 seconds without a word it is asked for one, and given up 10 seconds later."""
 _USER_AGENT: Final = f"trestle-gateway/{__version__}".encode("ascii")
 RECEIVE_WINDOW: Final = 64 * 1024
@@ -27,13 +26,30 @@ RECEIVE_WINDOW: Final = 64 * 1024
 memory here."""
 
 
+class Keeper(Protocol):
+    """Who has a connection."""
+
+    def came(self, connection: ClientConnection) -> None:
+        """It is there, though nothing has been said on it yet."""
+
+    def stopped(self, connection: ClientConnection) -> None:
+        """It takes no more calls. Those that are open may go on."""
+
+    def freed(self, connection: ClientConnection) -> None:
+        """It was crowded, and takes one more call now."""
+
+    def went(self, connection: ClientConnection) -> None:
+        """It is no more."""
+
+
 class ClientConnection(Connection):
     """max_message_bytes: of a response. request_block: headers that every request has. settled_: done once the other
-    side has spoken. draining: it takes no new calls."""
+    side has spoken. draining: it takes no new calls. crowded: whether its keeper wants to know of room for calls.
+    calm: whether it ended because the other side was asked for a sign too often."""
 
-    def __init__(self, authority: bytes, max_message_bytes: int, changed: Callable[[ClientConnection], None]) -> None:
-        """authority: whom requests are for. changed: called when it takes no more calls, and when it is gone."""
-        super().__init__(RECEIVE_WINDOW, _PATIENCE)
+    def __init__(self, authority: bytes, max_message_bytes: int, keeper: Keeper, patience: int = PATIENCE) -> None:
+        """authority: whom requests are for. patience: as `Connection` has it, in looks of `LOOK` seconds."""
+        super().__init__(RECEIVE_WINDOW, patience)
         self.max_message_bytes = max_message_bytes
         self.request_block = hpack.encode((
             (b":authority", authority),
@@ -43,7 +59,9 @@ class ClientConnection(Connection):
         ))
         self.settled_: asyncio.Future[None] = self.loop.create_future()
         self.draining = False
-        self._changed = changed
+        self.crowded = False
+        self.calm = False
+        self._keeper = keeper
         self._next = 1
         self._most = LARGEST_WINDOW
         self._looking: asyncio.TimerHandle | None = None
@@ -56,8 +74,6 @@ class ClientConnection(Connection):
         """Sends a request whole. block: its headers."""
         number = self._next
         self._next += 2
-        if self._next > LARGEST_WINDOW:
-            self.drain()
         Stream.__init__(call, self, number)
         self.streams[number] = call
         head = frames.headers(number, block, end=False, most=self.frame_bytes)
@@ -67,18 +83,38 @@ class ClientConnection(Connection):
         else:
             self.write(head)
             call.send(request)
+        if self._next > LARGEST_WINDOW:
+            self.drain()
 
     def drain(self) -> None:
         """No new calls; it ends with the last open one."""
         if not self.draining:
             self.draining = True
-            self._changed(self)
+            self._keeper.stopped(self)
         if not self.streams:
             self.close()
 
     # Of a connection.
 
+    def eof_received(self) -> bool:
+        self.drain()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.draining = True  # before its calls are told, which may make room for others
+        super().connection_lost(exc)
+
+    def give_up(self, code: int, why: str) -> None:
+        super().give_up(code, why)
+        self.drain()
+
+    def forget(self, stream: Stream) -> None:
+        super().forget(stream)
+        if self.crowded:
+            self._free()
+
     def opening(self) -> bytes:
+        self._keeper.came(self)
         self._looking = self.loop.call_later(LOOK, self._look)
         return (
             frames.PREFACE
@@ -97,6 +133,7 @@ class ClientConnection(Connection):
     def set(self, name: int, value: int) -> None:
         if name == frames.MAX_CONCURRENT_STREAMS:
             self._most = value
+            self._free()
 
     def opened(self, stream: int) -> bool:
         return 0 < stream < self._next and stream % 2 == 1
@@ -106,19 +143,23 @@ class ClientConnection(Connection):
             self.close()
 
     def going(self, last: int, code: int) -> None:
-        for call in [each for number, each in self.streams.items() if number > last]:
+        unseen = [each for number, each in self.streams.items() if number > last]
+        if code:
+            self.why = f"the worker gave it up (HTTP/2 error {code})"
+            self.calm = code == frames.ENHANCE_YOUR_CALM
+        self.drain()
+        for call in unseen:
             self.forget(call)
             call.refused()
-        self.drain()
 
     def gone(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
-        self.draining = True
         if not self.settled_.done():
             self.settled_.set_exception(ConnectionError(self.why))
             self.settled_.exception()  # whoever waits is told; nobody else need be
-        self._changed(self)
+        self._keeper.stopped(self)
+        self._keeper.went(self)
 
     def late(self, number: int, stream: Stream | None) -> None:
         """Nothing: it is one of a call that was given up."""
@@ -130,6 +171,13 @@ class ClientConnection(Connection):
         elif not self.opened(stream):
             raise ProtocolError(frames.PROTOCOL_ERROR, "an answer to nothing")
 
+    def _free(self) -> None:
+        if self.crowded and self.takes_calls:
+            self.crowded = False
+            self._keeper.freed(self)
+
     def _look(self) -> None:
         self._looking = self.loop.call_later(LOOK, self._look)
         self.look()
+        if self.transport.is_closing():
+            self.drain()
