@@ -115,7 +115,7 @@ class Channel:
         if waiting:
             for replica in self._ready:
                 if replica.connection is not None:
-                    replica.connection.crowded = True
+                    replica.connection.sought = True
 
     # Its replicas' side.
 

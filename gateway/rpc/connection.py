@@ -36,7 +36,7 @@ class Keeper(Protocol):
         """It takes no more calls. Those that are open may go on."""
 
     def freed(self, connection: ClientConnection) -> None:
-        """It was crowded, and takes one more call now."""
+        """It was full of calls, and takes one more call now."""
 
     def went(self, connection: ClientConnection) -> None:
         """It is no more."""
@@ -44,7 +44,7 @@ class Keeper(Protocol):
 
 class ClientConnection(Connection):
     """max_message_bytes: of a response. request_block: headers that every request has. settled_: done once the other
-    side has spoken. draining: it takes no new calls. crowded: whether its keeper wants to know of room for calls.
+    side has spoken. draining: it takes no new calls. sought: whether its keeper wants to know of room for calls.
     calm: whether it ended because the other side was asked for a sign too often."""
 
     def __init__(self, authority: bytes, max_message_bytes: int, keeper: Keeper, patience: int = PATIENCE) -> None:
@@ -59,7 +59,7 @@ class ClientConnection(Connection):
         ))
         self.settled_: asyncio.Future[None] = self.loop.create_future()
         self.draining = False
-        self.crowded = False
+        self.sought = False
         self.calm = False
         self._keeper = keeper
         self._next = 1
@@ -110,7 +110,7 @@ class ClientConnection(Connection):
 
     def forget(self, stream: Stream) -> None:
         super().forget(stream)
-        if self.crowded:
+        if self.sought:
             self._free()
 
     def opening(self) -> bytes:
@@ -172,8 +172,8 @@ class ClientConnection(Connection):
             raise ProtocolError(frames.PROTOCOL_ERROR, "an answer to nothing")
 
     def _free(self) -> None:
-        if self.crowded and self.takes_calls:
-            self.crowded = False
+        if self.sought and self.takes_calls:
+            self.sought = False
             self._keeper.freed(self)
 
     def _look(self) -> None:

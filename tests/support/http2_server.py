@@ -177,7 +177,7 @@ class Peer:
     async def request(self) -> Request:
         """The next call."""
         came = await self.frame(HEADERS)
-        return Request(came.stream, dict(self._decoder.decode(came.payload)))
+        return Request(came.stream, {str(name): str(value) for name, value in self._decoder.decode(came.payload)})
 
     async def healthy(self, answer: bytes = SERVING) -> int:
         """Answers the question for health, which comes first; returns its stream."""

@@ -41,6 +41,8 @@ class Connection(Side, asyncio.Protocol):
     open, by their numbers. write: puts whole frames on the socket. pay: for a frame that brings nothing, which raises
     `ProtocolError` where there are too many of them. why: it ended, in words."""
 
+    write: Callable[[bytes], None]
+
     def __init__(self, stream_window: int = STREAM_WINDOW, patience: int = 1) -> None:
         """stream_window: bytes that may come on one stream before any has been taken. patience: how often `look` may
         find that nothing came before the other side is asked for a sign."""
@@ -51,6 +53,7 @@ class Connection(Side, asyncio.Protocol):
         self.full = False
         self.pay = Toll(self.loop).pay
         self.why = ""
+        self.write = self._write
         self._out: list[bytes] = []
         self.transport: asyncio.Transport
         self._stream_window = stream_window
@@ -115,8 +118,8 @@ class Connection(Side, asyncio.Protocol):
 
     # Its streams' side.
 
-    def write(self, data: bytes) -> None:
-        """Whole frames. What is written within one turn of the event loop leaves together: to the system a write costs
+    def _write(self, data: bytes) -> None:
+        """What is written within one turn of the event loop leaves together: to the system a write costs
         more than all that was done to come to it."""
         out = self._out
         out.append(data)
@@ -332,8 +335,8 @@ class Connection(Side, asyncio.Protocol):
         smaller one than there was (RFC 7541, 4.2)."""
         said = frames.with_empty_table(data)
         if said is not data:
-            self.write = self.transport.write
-        self.transport.write(said)
+            self.write = self._write
+        self._write(said)
 
     def _set_first_window(self, value: int) -> None:
         self.pay(len(self.streams) // _STREAMS_A_TOLL)

@@ -95,7 +95,7 @@ async def test_a_look_up_may_be_given_up() -> None:
     async with NameServer() as names:
         silent = parse(names.target(7))
         names.datagram_received = lambda data, addr: None  # type: ignore[method-assign]
-        asking = asyncio.create_task(addresses(silent))  # type: ignore[arg-type]
+        asking = asyncio.create_task(addresses(silent))
         await asyncio.sleep(0)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
