@@ -18,6 +18,8 @@ _PING_BACK: Final = 5.0
 """Seconds that a client may take to hear that it is to go."""
 _SPREAD: Final = 0.1
 """Connections do not all come of age at once."""
+_BACKLOG: Final = 1024
+"""Connections that may wait to be taken: after a restart all clients come at once."""
 _TLS_TIMEOUTS: Final = {"ssl_handshake_timeout": 20.0, "ssl_shutdown_timeout": 1.0}
 """Seconds that a client may take to say who it is, and goodbye."""
 
@@ -44,6 +46,7 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._connections: dict[ServerConnection, asyncio.TimerHandle | None] = {}
         self._emptied = asyncio.Event()
+        self._stopping = False
         self._looking = self._loop.call_later(_LOOK, self._look)
 
     def add(self, methods: Mapping[str, Method]) -> None:
@@ -54,15 +57,15 @@ class Server:
         """Serves on this address from now on; returns it as it turned out. name: of the setting that says it. context:
         of TLS; None: in the clear. Raises `ConfigError`."""
         made: Callable[[], asyncio.Protocol] = lambda: ServerConnection(self._served)  # noqa: E731
-        timeouts: dict[str, Any] = {} if context is None else _TLS_TIMEOUTS
+        options: dict[str, Any] = {"ssl": context, "backlog": _BACKLOG, **({} if context is None else _TLS_TIMEOUTS)}
         try:
             if address.startswith("unix:"):
                 path = address.removeprefix("unix:")
-                listener = await self._loop.create_unix_server(made, path, ssl=context, **timeouts)
+                listener = await self._loop.create_unix_server(made, path, **options)
                 self._listeners.append(listener)
                 return address
             host, _, port = address.rpartition(":")
-            listener = await self._loop.create_server(made, host.strip("[]"), int(port), ssl=context, **timeouts)
+            listener = await self._loop.create_server(made, host.strip("[]"), int(port), **options)
         except OSError as error:
             raise cannot_listen(name, address, error) from None
         self._listeners.append(listener)
@@ -71,6 +74,7 @@ class Server:
     async def stop(self, grace: float) -> None:
         """No new connections and calls; returns once the open ones have ended, or were ended after so many seconds. May
         be called again with less."""
+        self._stopping = True
         for listener in self._listeners:
             listener.close()
         self._looking.cancel()
@@ -91,6 +95,9 @@ class Server:
             seconds = self._max_age * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 (no secret)
             timer = self._loop.call_later(seconds, self._retire, connection)
         self._connections[connection] = timer
+        self._emptied.clear()
+        if self._stopping:  # it was on its way
+            self._loop.call_soon(connection.go)
 
     def _went(self, connection: ServerConnection) -> None:
         timer = self._connections.pop(connection)
