@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from hpack import Decoder
-from hpack.exceptions import HPACKError
+from hpack.exceptions import HPACKError, OversizedHeaderListError
 
 from trestle.http2.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ProtocolError
 
@@ -34,6 +34,8 @@ class HeaderDecoder:
             fields = self._plain(block)
             if fields is None:
                 fields = [(bytes(name), bytes(value)) for name, value in self._library.decode(block, raw=True)]
+        except OversizedHeaderListError as error:
+            raise _too_many() from error
         except HPACKError as error:
             raise ProtocolError(COMPRESSION_ERROR, "a header block that cannot be read") from error
         return fields
@@ -73,10 +75,14 @@ class HeaderDecoder:
                 fields.append(field)
                 size += len(field[0]) + len(field[1]) + _OVERHEAD
                 if size > MAX_LIST_BYTES:
-                    raise ProtocolError(ENHANCE_YOUR_CALM, "more headers than may be sent")
+                    raise _too_many()
         except IndexError:
             return None  # it is cut: the library's to say
         return fields
+
+
+def _too_many() -> ProtocolError:
+    return ProtocolError(ENHANCE_YOUR_CALM, "more headers than may be sent")
 
 
 def encode(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
