@@ -156,6 +156,10 @@ class Peer:
     async def open(self, values: dict[int, int] | None = None) -> None:
         """Both sides say how they speak."""
         await self.send(settings(values or {}))
+        await self.greeted()
+
+    async def greeted(self) -> None:
+        """Returns once the client has said how it speaks."""
         assert await self._reader.readexactly(len(_PREFACE)) == _PREFACE
         await self.frame(SETTINGS)
 
