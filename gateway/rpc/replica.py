@@ -175,6 +175,8 @@ class Replica:
             try:
                 while (answer := await call.read()) is not None:
                     backoff.reset()
+                    if connection is not self.connection:
+                        return
                     if answer.status == health_pb2.HealthCheckResponse.SERVING:
                         self._serves()
                     else:
@@ -201,6 +203,8 @@ class Replica:
             call = watch(_EachSecond, _FOR_EVER, ())
             try:
                 while (report := await call.read()) is not None:
+                    if connection is not self.connection:
+                        return
                     with contextlib.suppress(ValueError):
                         self._weight = weight_of(report)
                         self._weighed_at = self._loop.time()
