@@ -56,7 +56,8 @@ async def _worker(name: str, link: Link) -> Finding:
             "is it running there (`trestle up` starts those on loopback), and may it be reached from here? "
             "TLS and tokens must be as it asks for them"
         )
-        return Finding("fail", what, f"{address}: {error.message}", todo)
+        said = error.message if error.message.startswith(f"{address}: ") else f"{address}: {error.message}"
+        return Finding("fail", what, said, todo)
     finally:
         await worker.close()
     some = ", ".join(model.id for model in models[:3])
