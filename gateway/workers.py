@@ -12,12 +12,12 @@ from grpc_health.v1 import health_pb2
 
 from gateway.rpc.call import Metadata, Method
 from gateway.rpc.channel import Channel
-from gateway.rpc.names import Name, parse
+from gateway.rpc.names import Name, on_the_wire, parse
 from gateway.settings import GatewaySettings, WorkerEndpoint, endpoints
 from trestle.capacity import Capacity
 from trestle.config import ConfigError, unset
 from trestle.errors import CallError
-from trestle.tls import Pem, read_client
+from trestle.tls import ClientTls, Pem, read_client
 from trestle.v1 import (
     chat_pb2,
     completion_pb2,
@@ -59,9 +59,18 @@ def read_links(settings: GatewaySettings, environment: Mapping[str, str] = os.en
             leads_to = parse(endpoint.address)
         except ValueError as error:
             raise ConfigError(f"{where}: {endpoint.address!r} is no address of a worker: {error}") from None
-        pem, context = (None, None) if endpoint.tls is None else read_client(f"{where}.tls", endpoint.tls)
+        pem, context = (None, None) if endpoint.tls is None else _read_tls(f"{where}.tls", endpoint.tls)
         links[name] = Link(endpoint, leads_to, settings.max_message_bytes, pem, context, token)
     return links
+
+
+def _read_tls(where: str, tls: ClientTls) -> tuple[Pem, ssl.SSLContext]:
+    """Raises `ConfigError`."""
+    try:
+        on_the_wire(tls.name)
+    except ValueError as error:
+        raise ConfigError(f"{where}.name: {tls.name!r} is no name of a server: {error}") from None
+    return read_client(where, tls)
 
 
 class Worker:

@@ -12,7 +12,7 @@ from gateway.rpc.backoff import Backoff
 from gateway.rpc.balance import POLICIES
 from gateway.rpc.call import Call, Metadata, Method
 from gateway.rpc.connection import ClientConnection
-from gateway.rpc.names import Address, Name, addresses
+from gateway.rpc.names import Address, Name, addresses, on_the_wire
 from gateway.rpc.replica import Replica, said
 
 _CLOSED: Final = "The gateway has closed its channel to the worker."
@@ -39,7 +39,7 @@ class Channel:
         self.service = service
         self.context = context
         self.tls_name = tls_name or name.host
-        self.authority = (tls_name or name.authority).encode("idna" if not name.authority.isascii() else "ascii")
+        self.authority = on_the_wire(tls_name or name.authority)
         self.max_message_bytes = max_message_bytes
         self.tells_load = balance == "load"
         self._policy = POLICIES[balance]()
@@ -89,7 +89,7 @@ class Channel:
         if self._ready:
             return "while the worker had as many calls as it takes"
         if not self._replicas:
-            return f"while {self.name.host} was looked up"
+            return f"while {self.name.authority} was looked up"
         return f"while connecting to {', '.join(each.shown for each in self._replicas.values())}"
 
     def _any(self) -> ClientConnection | None:

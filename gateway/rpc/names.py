@@ -54,7 +54,13 @@ def parse(target: str) -> Name:
     host, port = _split(target)
     if not host or "/" in host:
         raise ValueError("it is HOST:PORT, dns:///HOST:PORT, ipv4:A:PORT,B:PORT, ipv6:[A]:PORT or unix:PATH")
+    on_the_wire(target)
     return Name(host, port, server, (), target)
+
+
+def on_the_wire(name: str) -> bytes:
+    """A name as requests have it. Raises ValueError for one that they cannot have."""
+    return name.encode("ascii" if name.isascii() else "idna")
 
 
 def _split(text: str) -> Address:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from support.dns import HOSTS, NameServer
 
-from gateway.rpc.names import Address, addresses, parse
+from gateway.rpc.names import Address, addresses, on_the_wire, parse
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,10 @@ def test_names_to_look_up(target: str, host: str, port: int, authority: str) -> 
     name = parse(target)
     assert (name.host, name.port, name.authority) == (host, port, authority)
     assert (name.server, name.fixed) == ("", ())
+
+
+def test_names_that_are_not_ascii() -> None:
+    assert on_the_wire(parse("b\u00fccher.test:50051").authority) == b"xn--bcher-kva.test:50051"
 
 
 @pytest.mark.parametrize("server", ["127.0.0.1", "127.0.0.1:5353", "::1", "[::1]", "[::1]:5353"])
@@ -59,7 +63,7 @@ async def test_addresses_that_stand_there(target: str, fixed: tuple[Address, ...
     [
         "", ":1", "dns:", "dns:///", "http://worker:1", "worker:", "worker:x", "worker:0", "worker:65536", "worker:-1",
         "worker:\u0661", "ipv4:", "ipv4:worker:1", "ipv4:[::1]:1", "ipv6:127.0.0.1:1", "ipv4:127.0.0.1:1,", "unix:",
-        "unix-abstract:", "dns://ns.test/worker:1", "dns://127.0.0.1:x/worker:1",
+        "unix-abstract:", "\u00fc..b:1", "dns://ns.test/worker:1", "dns://127.0.0.1:x/worker:1",
     ],
 )  # fmt: skip
 def test_what_is_no_target(target: str) -> None:
