@@ -25,6 +25,14 @@ R = TypeVar("R", bound=Replica)
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 
+def session_of(metadata: Metadata) -> bytes:
+    """Of the call that has this metadata; empty for none."""
+    for name, value in metadata:
+        if name == SESSION:
+            return value if isinstance(value, bytes) else value.encode()
+    return b""
+
+
 class InTurn:
     """Each in turn."""
 
@@ -46,11 +54,10 @@ class BySession:
 
     def __call__(self, replicas: Sequence[R], metadata: Metadata) -> R:
         """replicas: at least one."""
-        for name, value in metadata:
-            if name == SESSION:
-                session = value if isinstance(value, bytes) else value.encode()
-                return max(replicas, key=lambda replica: blake2b(session, key=replica.key, digest_size=8).digest())
-        return self._others(replicas, metadata)
+        session = session_of(metadata)
+        if not session:
+            return self._others(replicas, metadata)
+        return max(replicas, key=lambda replica: blake2b(session, key=replica.key, digest_size=8).digest())
 
 
 class ByLoad:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from gateway.rpc.backoff import Backoff
-from gateway.rpc.balance import POLICIES
+from gateway.rpc.balance import POLICIES, session_of
 from gateway.rpc.call import Call, Metadata, Method
 from gateway.rpc.connection import ClientConnection
 from gateway.rpc.names import Address, Name, addresses, on_the_wire
@@ -48,6 +48,8 @@ class Channel:
         self.connections: set[ClientConnection] = set()
         self._replicas: dict[Address, Replica] = {}
         self._ready: list[Replica] = []
+        self._by_session = balance == "session"
+        self._coming: list[Replica] = []
         self._failure = ""
         self._waiting: OrderedDict[Call, bytes] = OrderedDict()
         self._closed = False
@@ -69,6 +71,8 @@ class Channel:
         ready = self._ready
         if not ready:
             return None
+        if self._coming and session_of(metadata) and not self._policy([*ready, *self._coming], metadata).ready:
+            return None  # its replica is there in a moment, and the session is to stay with it
         replica = ready[0] if len(ready) == 1 else self._policy(ready, metadata)
         connection = replica.connection
         return connection if connection is not None and connection.takes_calls else self._any()
@@ -102,15 +106,14 @@ class Channel:
     def _go_on(self) -> None:
         """Those who wait, in their turn, as far as there is room."""
         waiting = self._waiting
-        while waiting:
-            call = next(iter(waiting))
+        for call in tuple(waiting) if self._coming else _heads(waiting):
             connection = self.ready(call.metadata)
             if connection is not None:
                 call.go(connection, waiting.pop(call))
             elif self._failure and not any(replica.hopeful for replica in self._replicas.values()):
                 waiting.pop(call)
                 call.fail(self._failure)
-            else:
+            elif not self._coming:
                 break
         if waiting:
             for replica in self._ready:
@@ -122,6 +125,8 @@ class Channel:
     def changed(self, failure: str = "") -> None:
         """One of them is ready, or no longer. failure: why, in words."""
         self._ready = [each for each in self._replicas.values() if each.ready]
+        if self._by_session:
+            self._coming = [each for each in self._replicas.values() if each.hopeful and not each.ready]
         self._failure = failure or self._failure
         self._go_on()
 
@@ -184,3 +189,9 @@ class Channel:
             if address not in self._replicas:
                 self._replicas[address] = Replica(self, address)
         self.changed()
+
+
+def _heads(waiting: OrderedDict[Call, bytes]) -> Iterator[Call]:
+    """The first of them, as often as there is one: who takes it takes it away."""
+    while waiting:
+        yield next(iter(waiting))
