@@ -323,9 +323,9 @@ class Connection(Side, asyncio.Protocol):
                 self.write = self._say_empty
             else:
                 self.set(name, value)
-        if first_window != self.first_window:
-            self._set_first_window(first_window)
         self.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        if first_window != self.first_window:
+            self._set_first_window(first_window)  # only now: a wider window counts once it is acknowledged
         if self._first_settings:
             self._first_settings = False
             self.settled()
