@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ _OURS: Final = frozenset((
     b"grpc-accept-encoding", b"content-length",
 ))  # fmt: skip
 _PSEUDO: Final = ord(":")
+_LINGER: Final = 1.0
+"""Seconds that a client has to read that it is to go, and to close. Were it not for them, what it sends meanwhile would
+have the kernel reset the connection, and its calls fail that it could make elsewhere."""
 _MOST_NAMES: Final = 1024
 _LONGEST_NAME: Final = 64
 # A client that does not read what it asked for is asked for nothing more once so many bytes wait for it.
@@ -60,6 +64,7 @@ class ServerConnection(Connection):
         self._served = served
         self._names: dict[bytes, str] = {}
         self._going = False
+        self._leaving: asyncio.TimerHandle | None = None
 
     def drain(self) -> None:
         """No new calls; it ends with the last open one. A client that has just begun one has until our ping returns to
@@ -74,7 +79,7 @@ class ServerConnection(Connection):
             self._going = True
             self.write(frames.goaway(self._last, frames.NO_ERROR))
         if not self.streams:
-            self.close()
+            self._leave()
 
     def end(self) -> None:
         """It and its calls end now."""
@@ -109,9 +114,11 @@ class ServerConnection(Connection):
 
     def idle(self) -> None:
         if self._going:
-            self.close()
+            self._leave()
 
     def gone(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
         self._served.went(self)
 
     def headers(self, stream: int, flags: int, fields: Fields) -> None:
@@ -150,6 +157,10 @@ class ServerConnection(Connection):
         self._asked(stream, known, tuple(metadata), end)
 
     # Its own.
+
+    def _leave(self) -> None:
+        if self._leaving is None:
+            self._leaving = self.loop.call_later(_LINGER, self.close)
 
     def _trailers(self, stream: int, fields: Fields, end: bool) -> None:
         """Headers after a request, which gRPC's clients do not send."""

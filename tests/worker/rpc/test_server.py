@@ -20,11 +20,17 @@ from support.upstream import PATIENCE
 from trestle.config import ConfigError
 from trestle.http2 import frames
 from trestle.http2.frames import GOAWAY, LARGEST_WINDOW, PING, rst_stream, window_update
+from worker.rpc import connection as connections
 from worker.rpc import server as module
 from worker.rpc.connection import ServerConnection
 from worker.rpc.server import Server
 
 UNAVAILABLE = (14, "The worker is stopping.")
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_LINGER", 0.05)
 
 
 @pytest_asyncio.fixture
@@ -62,9 +68,24 @@ class TestStop:
             assert [each.kind for each in await idle.ended()] == [GOAWAY]
             await peer.send(peer.headers(3, ECHO, end=True))
             assert (await peer.answer(3)).reset == frames.REFUSED_STREAM
+            await asyncio.sleep(0.1)  # though who has no calls any more is gone
             assert not stopping.done()
             await peer.send(rst_stream(1, frames.CANCEL))
             assert await peer.ended() == []
+            await asyncio.wait_for(stopping, PATIENCE)
+
+    async def test_leaves_clients_time_to_hear_of_it(
+        self, served: tuple[str, Service, Server], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A call that crosses the last word on its way is refused, and not reset with the connection."""
+        monkeypatch.setattr(connections, "_LINGER", PATIENCE)
+        address, _, server = served
+        async with connected(address, {}) as peer:
+            stopping = asyncio.create_task(server.stop(1000))
+            assert last_of(await peer.find(GOAWAY)) == 0
+            await peer.send(peer.headers(1, ECHO, end=True))
+            assert (await peer.answer(1)).reset == frames.REFUSED_STREAM
+            peer.writer.close()
             await asyncio.wait_for(stopping, PATIENCE)
 
     async def test_no_longer_than_it_may(self, served: tuple[str, Service, Server]) -> None:
@@ -75,7 +96,7 @@ class TestStop:
             await peer.find(frames.DATA, 3)
             stopping = asyncio.create_task(server.stop(1000))
             await peer.find(GOAWAY)
-            await server.stop(0.01)  # somebody has less patience
+            await server.stop(0)  # somebody has less patience
             await asyncio.wait_for(stopping, PATIENCE)
             assert (await peer.answer(1)).status == UNAVAILABLE
             assert (await peer.answer(3)).reset == frames.CANCEL
