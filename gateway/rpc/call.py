@@ -16,7 +16,6 @@ from trestle.http2.hpack import Fields
 from trestle.http2.messages import (
     PREFIX_BYTES,
     framed,
-    length,
     metadata_block,
     metadata_value,
     status_text,
@@ -253,22 +252,25 @@ class Call(Stream):
                     self.give_back()
                 return
             data, self._buffer = bytes(buffer), b""
+        connection: Any = self.connection
+        most = connection.max_message_bytes
         at, size = 0, len(data)
         owed = PREFIX_BYTES
-        while size - at >= PREFIX_BYTES:
-            whole = length(data[at : at + PREFIX_BYTES]) + PREFIX_BYTES
+        while (begin := at + PREFIX_BYTES) <= size:
+            length = int.from_bytes(data[at + 1 : begin], "big")
             if data[at]:
                 self._broken("A response is compressed, which nobody asked for.")
                 return
-            if whole - PREFIX_BYTES > self._most:
-                words = f"A response has {whole - PREFIX_BYTES} bytes (gateway.max_message_bytes is {self._most})."
+            if length > most:
+                words = f"A response has {length} bytes (gateway.max_message_bytes is {most})."
                 self._reject(_C.RESOURCE_EXHAUSTED, words)
                 return
-            if size - at < whole:
-                owed = whole
+            after = begin + length
+            if size < after:
+                owed = after - at
                 break
-            self._responses.append(data[at + PREFIX_BYTES : at + whole])
-            at += whole
+            self._responses.append(data[begin:after])
+            at = after
         if at < size:
             self._buffer = bytearray(data[at:])
             self._owed = owed
@@ -306,11 +308,6 @@ class Call(Stream):
             self._finish(code.value[0], f"The worker ended the call (HTTP/2 error {self.reset_by}).", ())
 
     # Its own.
-
-    @property
-    def _most(self) -> int:
-        connection: Any = self.connection
-        return int(connection.max_message_bytes)
 
     def _begin(self) -> None:
         self._begun = True
