@@ -267,7 +267,7 @@ class AnswerDecoder(ABC, Generic[C]):
         usage, error = found.get("usage"), found.get("error")
         if answer.usage is None and usage is not None and bytes(usage)[:1] == b"{":
             answer.usage = self._usage_in(usage)
-        if error is not None and bytes(error) != _NULL:
+        if error is not None and bytes(error)[:1] == b"{":
             self._take_usage(answer, out)
             raise self._failed(b'{"error":%b}' % error)
 

@@ -46,8 +46,9 @@ class TestInAChoice:
         assert (caught.value.reason, caught.value.message) == (Reason.UPSTREAM_RATE_LIMITED, "Slow down.")
         assert caught.value.usage == TOLD
 
-    def test_no_error(self) -> None:
-        assert stream(with_choice(chunk({"content": "a"}, "stop"), error=None)).choices[0].text == "a"
+    @pytest.mark.parametrize("nothing", [None, "", False])
+    def test_no_error(self, nothing: Any) -> None:
+        assert stream(with_choice(chunk({"content": "a"}, "stop"), error=nothing)).choices[0].text == "a"
 
     @pytest.mark.parametrize("index", [None, 0])
     def test_numbers_that_tell_nothing_apart(self, index: int | None) -> None:
