@@ -148,7 +148,8 @@ def _tool_calls(calls: Any, out: Object, where: str) -> None:
         else:
             kind, inner = "function", {"name": call.name, "arguments": call.arguments}
         extend(inner, call.function_extra_json, f"{here}.{kind}")
-        listed.append(extend({"id": call.id, "type": kind, kind: inner}, call.extra_json, here))
+        known: Object = {"id": call.id} if call.id else {}
+        listed.append(extend({**known, "type": kind, kind: inner}, call.extra_json, here))
     if listed:
         out["tool_calls"] = listed
 

@@ -172,6 +172,11 @@ def test_earlier_calls() -> None:
     ]
 
 
+def test_a_call_without_an_id_gets_none() -> None:
+    told = message(tool_calls=[chat_pb2.ToolCall(name="f", arguments="{}")])
+    assert told["tool_calls"] == [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
+
+
 def test_the_earlier_legacy_call() -> None:
     told = message(tool_calls=[chat_pb2.ToolCall(name="f", arguments="{}", kind=chat_pb2.TOOL_KIND_LEGACY_FUNCTION)])
     assert told["function_call"] == {"name": "f", "arguments": "{}"}
