@@ -24,6 +24,9 @@ HEAD: Final = hpack.encode(((b":status", b"200"), (b"content-type", b"applicatio
 _DONE: Final = hpack.encode(((b"grpc-status", b"0"),))
 _READ_AGAIN: Final = 64 * 1024
 """A client is told that it may send more once it has sent so much."""
+_LATE: Final = 0.02
+"""Seconds by which a deadline is kept late here: the client has one too, and whose clock is first must not decide how
+the call has ended. A stream that is broken off says CANCELLED to a client whose deadline is still to come."""
 
 
 class Method:
@@ -124,7 +127,7 @@ class Call(Stream):
         self._timer: asyncio.TimerHandle | None = None
         if timeout is not None:
             self.deadline = connection.loop.time() + timeout
-            self._timer = connection.loop.call_at(self.deadline, self._expire)
+            self._timer = connection.loop.call_at(self.deadline + _LATE, self._expire)
 
     # The servicer's side.
 
