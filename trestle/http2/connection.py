@@ -7,11 +7,12 @@ import asyncio
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 from trestle.http2 import frames
 from trestle.http2.frames import HEAD_BYTES, LARGEST_WINDOW, ProtocolError
 from trestle.http2.hpack import HeaderDecoder
+from trestle.http2.outlet import Outlet
 from trestle.http2.side import Side
 from trestle.http2.stream import Stream
 from trestle.http2.toll import Toll
@@ -25,9 +26,6 @@ MAX_MESSAGE_FRAME: Final = 256 * 1024
 waiting for long."""
 _MOST_BLOCK: Final = 32 * 1024
 """Bytes of a header block as it comes."""
-_SOON: Final = 64
-_SOON_BYTES: Final = 16 * 1024
-"""So many writes, or one of so many bytes, do not wait for others."""
 _HEAD: Final = struct.Struct(">IBI")
 _WORD: Final = struct.Struct(">I")
 _STREAMS_A_TOLL: Final = 16
@@ -35,7 +33,7 @@ _STREAMS_A_TOLL: Final = 16
 _PING: Final = bytes(8)
 
 
-class Connection(Side, asyncio.Protocol):
+class Connection(Side, Outlet):
     """Make it inside a running loop. window: bytes that the other side takes now, over all streams; first_window: those
     of a new stream; frame_bytes: of one frame. full: the socket takes nothing more for now. streams: those that are
     open, by their numbers. write: puts whole frames on the socket. pay: for a frame that brings nothing, which raises
@@ -46,16 +44,13 @@ class Connection(Side, asyncio.Protocol):
     def __init__(self, stream_window: int = STREAM_WINDOW, patience: int = 1) -> None:
         """stream_window: bytes that may come on one stream before any has been taken. patience: how often `look` may
         find that nothing came before the other side is asked for a sign."""
-        self.loop = asyncio.get_running_loop()
+        super().__init__()
         self.streams: dict[int, Any] = {}
         self.window = self.first_window = frames.FIRST_WINDOW
         self.frame_bytes = frames.FRAME_BYTES
-        self.full = False
         self.pay = Toll(self.loop).pay
         self.why = ""
-        self.write = self._write
-        self._out: list[bytes] = []
-        self.transport: asyncio.Transport
+        self.write = self.put
         self._stream_window = stream_window
         self._awaited = b""
         self._last = 0
@@ -65,7 +60,6 @@ class Connection(Side, asyncio.Protocol):
         self._block: tuple[int, int, bytearray] | None = None
         self._taken = 0
         self._blocked: OrderedDict[Stream, None] = OrderedDict()  # a dict's first entry is not cheap to find
-        self._rooms: list[asyncio.Future[None]] = []
         self._patience = patience
         self._silent = 0
         self._unsent = 0
@@ -74,7 +68,7 @@ class Connection(Side, asyncio.Protocol):
     # The event loop's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
         self.transport.write(self.opening())
 
     def data_received(self, data: bytes) -> None:
@@ -99,52 +93,14 @@ class Connection(Side, asyncio.Protocol):
         streams, self.streams = self.streams, {}
         for stream in streams.values():
             stream.lost()
-        self._take_more()
+        super().resume_writing()
         self.gone()
-
-    def pause_writing(self) -> None:
-        self.full = True
 
     def resume_writing(self) -> None:
         self._silent = 0
-        self._take_more()
-
-    def _take_more(self) -> None:
-        self.full = False
-        rooms, self._rooms = self._rooms, []
-        for room in rooms:
-            if not room.done():
-                room.set_result(None)
+        super().resume_writing()
 
     # Its streams' side.
-
-    def _write(self, data: bytes) -> None:
-        """What is written within one turn of the event loop leaves together: to the system a write costs
-        more than all that was done to come to it."""
-        out = self._out
-        out.append(data)
-        if len(data) > _SOON_BYTES or len(out) > _SOON:
-            self.flush()
-        elif len(out) == 1:
-            self.loop.call_soon(self.flush)
-
-    def flush(self) -> None:
-        """Everything written so far leaves now."""
-        out = self._out
-        if out and not self.transport.is_closing():
-            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-        out.clear()
-
-    def close(self) -> None:
-        """Ends it, after everything written so far."""
-        self.flush()
-        self.transport.close()
-
-    async def room(self) -> None:
-        """Returns once the socket takes more."""
-        room = self.loop.create_future()
-        self._rooms.append(room)
-        await room
 
     def wait_for_window(self, stream: Stream) -> None:
         """The stream goes on once the connection's window is open again, after those that wait already."""
@@ -335,8 +291,8 @@ class Connection(Side, asyncio.Protocol):
         smaller one than there was (RFC 7541, 4.2)."""
         said = frames.with_empty_table(data)
         if said is not data:
-            self.write = self._write
-        self._write(said)
+            self.write = self.put
+        self.put(said)
 
     def _set_first_window(self, value: int) -> None:
         self.pay(len(self.streams) // _STREAMS_A_TOLL)
