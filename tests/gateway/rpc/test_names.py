@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from support.dns import HOSTS, NameServer
+from support.upstream import PATIENCE
 
 from gateway.rpc.names import Address, addresses, on_the_wire, parse
 
@@ -98,9 +99,11 @@ async def test_names_that_nobody_knows(host: str) -> None:
 async def test_a_look_up_may_be_given_up() -> None:
     async with NameServer() as names:
         silent = parse(names.target(7))
-        names.datagram_received = lambda data, addr: None  # type: ignore[method-assign]
+        asked = asyncio.Event()
+        names.datagram_received = lambda data, addr: asked.set()  # type: ignore[method-assign]
         asking = asyncio.create_task(addresses(silent))
-        await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            await asked.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
