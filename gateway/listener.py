@@ -140,8 +140,18 @@ class Protocol(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """The client sent this. aiohttp keeps what is no HTTP for the next answer; who waits for the rest of a body has
-        to be told, or waits for its whole time."""
-        super().data_received(data)
+        to be told, or waits for its whole time. And at the end it hears nothing more, not even the rest of a body."""
+        if self._close or self._force_close:
+            if self._body is None or self._body.is_eof():
+                return
+            ending = self._close, self._force_close
+            self._close = self._force_close = False
+            try:
+                super().data_received(data)
+            finally:
+                self._close, self._force_close = ending
+        else:
+            super().data_received(data)
         if not self._messages:
             return
         message, body = self._messages[-1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -52,6 +54,29 @@ def reserved() -> Iterator[str]:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+async def test_a_body_on_its_way_is_read_to_its_end(tmp_path: Path) -> None:
+    """Though the gateway takes no new requests, and its HTTP library would hear nothing more."""
+    async with echo(tmp_path) as worker:
+        config = {"gateway": {"auth": "open", "workers": {"echo": worker.address}}}
+        gateway = await services.start("gateway", "gateway", config=config, folder=tmp_path)
+        host, _, port = gateway.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = json.dumps(ask("echo")).encode()
+        asked = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+        async with asyncio.timeout(PATIENCE):
+            writer.write(f"{asked}expect: 100-continue\r\n\r\n".encode())
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            gateway.process.send_signal(signal.SIGTERM)
+            await gateway.logged("no new requests")
+            writer.write(body[:10])
+            await writer.drain()
+            writer.write(body[10:])
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        assert await gateway.stop() == 0
 
 
 class Load:
