@@ -32,13 +32,16 @@ class LostError(Exception):
 
 def run(job: Job) -> Measured:
     """One run of the load client. Raises `LostError`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.load", msgspec.json.encode(job).decode()],
-        capture_output=True,
-        timeout=_RUN_SECONDS,
-        cwd=ROOT,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.load", msgspec.json.encode(job).decode()],
+            capture_output=True,
+            timeout=_RUN_SECONDS,
+            cwd=ROOT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise LostError(f"no end after {_RUN_SECONDS:g} s") from None
     if done.returncode:
         raise LostError(done.stderr.decode(errors="replace").strip()[-2000:])
     return msgspec.json.decode(done.stdout, type=Measured)
