@@ -25,7 +25,9 @@ def module_of(path: Path) -> str:
 
 
 MODULES = {module_of(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
-PURE = [name for name in MODULES if within(name, "gateway.openai", "worker.families", "worker.sse")]
+HTTP2 = ("trestle.http2.frames", "trestle.http2.hpack", "trestle.http2.messages", "gateway.rpc.balance")
+CODECS = ("gateway.openai", "gateway.coding", "worker.families", "worker.sse", *HTTP2)
+PURE = [name for name in MODULES if within(name, *CODECS)]
 FAMILIES = sorted({name.split(".")[2] for name in MODULES if name.startswith("worker.families.")})
 
 

@@ -97,7 +97,7 @@ class Service:
 
     async def _tell(self, request: bytes, call: Call) -> bytes:
         """Keeps the metadata; returns the seconds that are left."""
-        self.metadata = call.invocation_metadata()
+        self.metadata = call.metadata
         await call.send_initial_metadata((("x-begun", "yes"), ("x-begun-bin", b"\0\1")))
         return str(call.time_remaining()).encode()
 

@@ -131,9 +131,6 @@ class Call(Stream):
 
     # The servicer's side.
 
-    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        return self.metadata
-
     def time_remaining(self) -> float | None:
         """Seconds until the deadline; None for none."""
         return None if self.deadline is None else self.deadline - self.connection.loop.time()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 from support.http2 import WHOLE, Peer, connected, data
 from support.rpc import ECHO, HOLD, JOIN, TELL, Service, serving
 
@@ -41,18 +39,6 @@ MANY = 500
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too much in a second is too much however busy this machine is."""
     monkeypatch.setattr(toll, "_FREE", MANY)
-
-
-@pytest_asyncio.fixture
-async def served() -> AsyncIterator[tuple[str, Service]]:
-    async with serving() as (address, service, _):
-        yield address, service
-
-
-@pytest_asyncio.fixture
-async def peer(served: tuple[str, Service]) -> AsyncIterator[Peer]:
-    async with connected(served[0], {}) as peer:
-        yield peer
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 from support.http2 import WHOLE, Peer, connected, data
-from support.rpc import COUNT, ECHO, JOIN, Service, serving
+from support.rpc import COUNT, ECHO, JOIN, Service
 from support.upstream import PATIENCE
 
 from trestle.http2 import frames, toll
 from trestle.http2.connection import CONNECTION_WINDOW, STREAM_WINDOW
 from trestle.http2.frames import FLOW_CONTROL_ERROR, HEADERS, SETTINGS, rst_stream, settings, window_update
 from trestle.http2.messages import framed
-
-
-@pytest_asyncio.fixture
-async def served() -> AsyncIterator[tuple[str, Service]]:
-    async with serving() as (address, service, _):
-        yield address, service
-
-
-@pytest_asyncio.fixture
-async def peer(served: tuple[str, Service]) -> AsyncIterator[Peer]:
-    async with connected(served[0], {}) as peer:
-        yield peer
 
 
 class TestWindows:
