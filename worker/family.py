@@ -116,6 +116,10 @@ class Decoder(Protocol[C_contra]):
     def feed(self, event: Event, out: C_contra) -> None:
         """One event of a stream."""
 
+    def feed_run(self, data: bytes, out: C_contra) -> bytes:
+        """Of the bytes of a stream, from where an event begins: takes whole events at their beginning if it can do that
+        at less cost than `feed`, to the same end, and returns the rest. Nothing in them ends the answer."""
+
     def feed_whole(self, body: bytes, out: C_contra) -> None:
         """An answer in one piece (`request.stream` false)."""
 

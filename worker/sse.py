@@ -85,6 +85,18 @@ class SseParser:
                 self._too_large()
         return events
 
+    def next_event(self, data: bytes, others: int) -> int:
+        """Where in the bytes that come next an event begins of which nothing has come, behind so many others; -1 where
+        that is not to be told at a glance, or data is more than one event may be."""
+        if self._skip_lf or self._name or len(data) > self._max or (self._start and data[:1] in (b"", _BOM[:1])):
+            return -1
+        at = 0
+        for _ in range(others + 1 if self._held or self._data else others):
+            at = data.find(b"\n\n", at) + 2
+            if at < 2:
+                return -1
+        return at
+
     def rest(self) -> Event | None:
         """The event that the stream's end leaves without its blank line, if its data is whole: JSON, or `[DONE]`. Some
         servers and proxies leave the last line ends out. Nothing is fed after it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from gateway.handlers.base import Bridge
 from gateway.openai.completion import ChatFold
 from gateway.openai.errors import http_status
 from gateway.openai.request import decode_chat
-from gateway.openai.stream import ChatStreamEncoder
+from gateway.openai.stream import MANY, ChatStreamEncoder
 from gateway.openai.text import TextFold, TextStreamEncoder, decode_text
 from gateway.record import Answer
 from gateway.reply import Reply
@@ -44,7 +44,7 @@ class StreamEncoder(Answer, Protocol):
 
     @property
     def whole(self) -> bool: ...
-    def feed(self, chunks: Iterable[Any]) -> bytes: ...
+    def feed(self, chunks: Sequence[Any], size: int, /) -> bytes: ...
     def close(self) -> bytes: ...
     def fail(self, error: CallError) -> bytes: ...
 
@@ -124,9 +124,11 @@ class GenerationHandler:
                     record.answer = encoder
                 try:
                     while (response := await call.read()) is not None:
+                        chunks = response.chunks
                         if watch is not None:
-                            watch.feed(response.chunks)
-                        events = held + encoder.feed(response.chunks)
+                            watch.feed(chunks)
+                        size = response.ByteSize() if len(chunks) >= MANY else 0
+                        events = held + encoder.feed(chunks, size)
                         held = b""
                         if alone and encoder.whole:
                             held = events

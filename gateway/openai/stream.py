@@ -1,28 +1,29 @@
 """Chunks to the bytes of an SSE answer. Pure: what goes on the wire and when is the handler's.
 
-Plain text, nearly all of what there is, is written into a template made once per stream and choice; everything else
-goes through the general encoder, and the two give the same bytes for the same chunk.
+Plain text, nearly all of what there is, is written into a template made once per stream and choice, many pieces of it
+in one go; everything else goes through the general encoder, and all ways give the same bytes for the same chunk.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from gateway.openai import render
 from gateway.openai.errors import error_body
+from gateway.openai.plain import PADDING, plain_texts
 from trestle.errors import CallError
 from trestle.v1 import chat_pb2
 
 Object = dict[str, Any]
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 DONE: Final = b"data: [DONE]\n\n"
-# What OpenAI adds to each chunk; nothing in it is written in another way when it is read and written anew.
-_PADDING: Final = re.compile(rb'\{"obfuscation":"[A-Za-z0-9]*"\}')
 _encode = msgspec.json.encode
+_encode_lines = msgspec.json.Encoder().encode_lines
+MANY: Final = 4
+"""For so many chunks in one message it is worth knowing how large that is."""
 
 
 class ChatStreamEncoder:
@@ -67,9 +68,44 @@ class ChatStreamEncoder:
         self.usage: chat_pb2.Usage | None = None
         self.unknown = 0
 
-    def feed(self, chunks: Iterable[chat_pb2.ChatChunk]) -> bytes:
-        """The events of these chunks, one each, for one write; `b""` when they say nothing to the client."""
+    def feed(self, chunks: Sequence[chat_pb2.ChatChunk], size: int = 0) -> bytes:
+        """The events of these chunks, one each, for one write; `b""` when they say nothing to the client. size: of the
+        message that holds them and nothing else, in bytes; zero where that is not known."""
         out: list[bytes] = []
+        if size:
+            self._feed_many(chunks, size, out)
+        else:
+            self._feed_each(chunks, out)
+        return b"".join(out)
+
+    def _feed_many(self, chunks: Sequence[chat_pb2.ChatChunk], size: int, out: list[bytes]) -> None:
+        """Writes the pieces of plain text that follow each other in one go."""
+        found = plain_texts(chunks, size)
+        if found is None:
+            self._feed_each(chunks, out)
+            return
+        at = 0
+        for other in (*found.others, len(found.texts)):
+            if at < other and 0 not in self._texts:
+                self._feed_each(chunks[at : at + 1], out)
+                at += 1
+            if at < other:
+                self._run(found.texts[at:other], found.paddings[at:other], out)
+            self._feed_each(chunks[other : other + 1], out)
+            at = other + 1
+
+    def _run(self, texts: list[str], paddings: list[bytes], out: list[bytes]) -> None:
+        """The events of pieces of the first choice's text. paddings: of each; none at all where there are none."""
+        before, after, end = self._texts[0]
+        self.chars += sum(map(len, texts))
+        lines = _encode_lines(texts)[:-1]  # a line for each: a string in JSON has no line's end in it
+        if not paddings:
+            out += (before, lines.replace(b"\n", end + before), end)
+            return
+        for line, padding in zip(lines.split(b"\n"), paddings, strict=True):
+            out += (before, line, after, b",", padding[1:-1], self._suffix) if padding else (before, line, end)
+
+    def _feed_each(self, chunks: Iterable[chat_pb2.ChatChunk], out: list[bytes]) -> None:
         texts = self._texts
         for chunk in chunks:
             event = chunk.WhichOneof("event")
@@ -79,7 +115,7 @@ class ChatStreamEncoder:
                     chunk.HasField("logprobs") or chunk.delta_extra_json or chunk.choice_extra_json
                 ):
                     extra = chunk.answer_extra_json
-                    if not extra or _PADDING.fullmatch(extra):
+                    if not extra or PADDING.fullmatch(extra):
                         text = chunk.text
                         self.chars += len(text)
                         if extra:
@@ -94,7 +130,6 @@ class ChatStreamEncoder:
                 self._start(chunk.started)
                 continue
             self._general(chunk, event, out)
-        return b"".join(out)
 
     @property
     def whole(self) -> bool:

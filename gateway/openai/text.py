@@ -133,7 +133,7 @@ class TextStreamEncoder:
         self.finished: set[int] = set()
         self.usage: chat_pb2.Usage | None = None
 
-    def feed(self, chunks: Iterable[completion_pb2.CompletionChunk]) -> bytes:
+    def feed(self, chunks: Iterable[completion_pb2.CompletionChunk], _size: int = 0) -> bytes:
         """The events of these chunks, one each; `b""` when they say nothing to the client."""
         out: list[bytes] = []
         for chunk in chunks:

@@ -22,7 +22,7 @@ from worker.families.anthropic import wire
 from worker.families.anthropic.blocks import KINDS, Answer, BlockDecoder, OtherBlock
 from worker.families.anthropic.errors import error_from
 from worker.families.anthropic.plan import Plan
-from worker.families.anthropic.usage import UsageCount
+from worker.families.anthropic.usage import UsageCount, is_count
 from worker.family import Chunks
 from worker.sse import Event
 
@@ -104,6 +104,10 @@ class AnthropicChatDecoder:
             raise self._failed(data)
         # Other events are new ones, which the API's terms say to pass over.
 
+    def feed_run(self, data: bytes, _out: Chunks) -> bytes:
+        """As `worker.family.Decoder` says: none."""
+        return data
+
     def feed_whole(self, body: bytes, out: Chunks) -> None:
         """The message in one piece; its end is its JSON's."""
         try:
@@ -120,7 +124,7 @@ class AnthropicChatDecoder:
             self._begin(index, block, out)
             self._end_block(index, out)
         self._stop = message
-        self._counted = message.usage is not None and message.usage.output_tokens is not None
+        self._counted = message.usage is not None and is_count(message.usage.output_tokens)
         self._finish(out)
 
     def close(self, clean: bool, out: Chunks) -> None:
@@ -230,7 +234,7 @@ class AnthropicChatDecoder:
         if found.extra is not NOTHING:
             self._answer.tell_extra(found.extra)
         if found.usage is not None:
-            self._counted |= found.usage.output_tokens is not None
+            self._counted |= is_count(found.usage.output_tokens)
             self._tell_usage(self._count.feed(found.usage), out)
 
     def _finish(self, out: Chunks) -> None:

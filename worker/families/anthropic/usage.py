@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeGuard
 
 from msgspec import Raw
 
@@ -11,6 +11,11 @@ from trestle.v1 import chat_pb2
 from worker.families.anthropic import wire
 
 _MAX: Final = 2**63
+
+
+def is_count(value: float | None) -> TypeGuard[float]:
+    """Whether it can be a number of tokens."""
+    return value is not None and 0 <= value < _MAX
 
 
 class UsageCount:
@@ -32,7 +37,7 @@ class UsageCount:
         seen = self._seen
         for name in ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"):
             value = getattr(found, name)
-            if value is not None and 0 <= value < _MAX:
+            if is_count(value):
                 setattr(seen, name, int(value))
         seen.service_tier = found.service_tier or seen.service_tier
         seen.output_tokens_details = found.output_tokens_details or seen.output_tokens_details
@@ -54,7 +59,7 @@ class UsageCount:
         if written is not None:
             usage.cache_write_tokens = int(written)
         details = seen.output_tokens_details
-        if details is not None and details.thinking_tokens is not None and 0 <= details.thinking_tokens < _MAX:
+        if details is not None and is_count(details.thinking_tokens):
             usage.reasoning_tokens = int(details.thinking_tokens)
         if seen.extra is not NOTHING:
             usage.extra_json = bytes(seen.extra)

@@ -63,6 +63,10 @@ class GeminiChatDecoder:
         elif data.strip() not in (b"", b"[DONE]"):  # proxies' habits, which end nothing here
             self._take_any(data, out)
 
+    def feed_run(self, data: bytes, _out: Chunks) -> bytes:
+        """As `worker.family.Decoder` says: none."""
+        return data
+
     def feed_whole(self, body: bytes, out: Chunks) -> None:
         """The answer in one piece; its end is its JSON's."""
         self._take_any(body, out)

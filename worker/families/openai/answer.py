@@ -159,6 +159,25 @@ class AnswerDecoder(ABC, Generic[C]):
             if self._plain >= _LEARN_FROM:
                 self._template = TextTemplate.of(data, answer.choices[0].index or 0, self._key, self._read)
 
+    def feed_run(self, data: bytes, out: Out) -> bytes:
+        """As `worker.family.Decoder` says: the events that are like the template."""
+        template = self._template
+        if template is None or self._pending:
+            return data
+        texts, paddings, size = template.read_run(data)
+        add, choice = out.add, template.choice
+        if paddings:
+            for text, padding in zip(texts, paddings, strict=True):
+                add(choice=choice, text=text, answer_extra_json=b'{"obfuscation":"%b"}' % padding)
+        elif choice:
+            for text in filter(None, texts):
+                add(choice=choice, text=text)
+        else:
+            for text in filter(None, texts):
+                add(text=text)
+        self._output.chars += sum(map(len, texts))
+        return data[size:] if size else data
+
     def feed_whole(self, body: bytes, out: Out) -> None:
         """The answer in one piece; its end is its JSON's."""
         answer = self._parse(body)

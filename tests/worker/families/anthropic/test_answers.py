@@ -346,7 +346,15 @@ class TestCompatible:
         strange, usual = (fold(decode([d], chat(stream=True))) for d in (data.replace(end, end * times), data))
         assert strange.choices == usual.choices
 
-    @pytest.mark.parametrize("usage", [{}, {"input_tokens": None, "output_tokens": None}])
+    @pytest.mark.parametrize(
+        "usage",
+        [
+            {},
+            {"input_tokens": None, "output_tokens": None},
+            {"input_tokens": -1, "output_tokens": -1},
+            {"output_tokens": 1e300},
+        ],
+    )
     def test_a_usage_that_counts_nothing(self, usage: Object) -> None:
         whole = message({"type": "text", "text": "A" * 40}, usage=usage)
         start: Object = {"type": "message_start", "message": {**whole, "content": []}}
