@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -178,7 +179,8 @@ async def read_body(exchange: Exchange, limit: int, patience: float = _PATIENCE,
     # Not the request's own `read`, which keeps what it has read: a connection keeps its request until the next one.
     content = exchange.http.content
     first = b""
-    rest = bytearray()
+    rest: BytesIO | None = None
+    length = 0
     end = 0.0
     while True:
         if content.is_eof():
@@ -194,20 +196,21 @@ async def read_body(exchange: Exchange, limit: int, patience: float = _PATIENCE,
         if not piece:
             if packed is not None:
                 packed.end()
-            return first if not rest else bytes(rest)
+            return first if rest is None else rest.getvalue()
         if packed is not None:
-            piece = packed.feed(piece, limit + 1 - len(rest or first))
-        if len(piece) > limit:
+            piece = packed.feed(piece, limit + 1 - length)
+        length += len(piece)
+        if length > limit:
             raise too_large(limit)
         if not first:
             first = piece
             continue
-        if not rest:
-            rest += first
-        # Into one block: hundreds of pieces of a large body would leave holes that the system does not get back.
-        rest += piece
-        if len(rest) > limit:
-            raise too_large(limit)
+        if rest is None:
+            # Into one block: hundreds of pieces of a large body would leave holes that the system does not get back.
+            # Its bytes are that block itself, where a bytearray's were one copy more.
+            rest = BytesIO()
+            rest.write(first)
+        rest.write(piece)
 
 
 def _unfinished() -> CallError:

@@ -15,7 +15,6 @@ from trestle.http2 import frames, hpack
 from trestle.http2.hpack import Fields
 from trestle.http2.messages import (
     PREFIX_BYTES,
-    framed,
     metadata_block,
     metadata_value,
     status_text,
@@ -110,7 +109,7 @@ class Call(Stream):
         request: bytes,
         timeout: float,
         metadata: Metadata,
-        decode: Callable[[bytes], Any],
+        decode: Callable[[bytes | bytearray], Any],
     ) -> None:
         # A stream it becomes when it is sent.
         self.id = 0
@@ -125,7 +124,7 @@ class Call(Stream):
         self._retried = False
         self._buffer: bytes | bytearray = b""
         self._owed = 0
-        self._responses: deque[bytes] = deque()
+        self._responses: deque[bytes | bytearray] = deque()
         self._initial: Metadata | None = None
         self._status: tuple[int, str, Metadata] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -192,7 +191,7 @@ class Call(Stream):
 
     def send(self, request: bytes) -> None:
         """Sends the request as the worker has room for it."""
-        self.queue(framed(request), frames.frame(frames.DATA, frames.END_STREAM, self.id))
+        self.queue(request, frames.frame(frames.DATA, frames.END_STREAM, self.id))
 
     def over(self) -> None:
         self.closed = True
@@ -243,7 +242,7 @@ class Call(Stream):
                 number = _C.UNKNOWN.value[0]
             self._finish(number, status_text(known.get(b"grpc-message", b"")), tuple(metadata))
 
-    def feed(self, data: bytes, end: bool) -> None:
+    def feed(self, data: bytes | bytearray, end: bool) -> None:
         buffer = self._buffer
         if buffer:
             buffer += data  # a bytearray, which grows where it is
@@ -251,7 +250,7 @@ class Call(Stream):
                 if self._waiting is not None and self.taken >= _TAKE_BACK:
                     self.give_back()
                 return
-            data, self._buffer = bytes(buffer), b""
+            data, self._buffer = buffer, b""
         connection: Any = self.connection
         most = connection.max_message_bytes
         at, size = 0, len(data)

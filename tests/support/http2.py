@@ -15,10 +15,15 @@ from support.upstream import PATIENCE
 
 from trestle.http2 import frames
 from trestle.http2.frames import frame
-from trestle.http2.messages import framed
+from trestle.http2.messages import prefix_of
 
 _LONGEST_PIECE: Final = 40
 WHOLE: Final = frames.END_STREAM
+
+
+def framed(message: bytes) -> bytes:
+    """A gRPC message in its frame."""
+    return prefix_of(message) + message
 
 
 class Frame(NamedTuple):

@@ -26,9 +26,9 @@ _LONGEST: Final = 10 * 365 * 86400.0
 _UNQUOTED: Final = " !\"#$&'()*+,-./0123456789:;<=>?@[]^_`{|}~\\"
 
 
-def framed(message: bytes) -> bytes:
-    """A message in its frame."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
+def prefix_of(message: bytes) -> bytes:
+    """What stands before a message."""
+    return b"\0" + len(message).to_bytes(4, "big")
 
 
 def length(prefix: bytes | bytearray) -> int:
@@ -36,7 +36,7 @@ def length(prefix: bytes | bytearray) -> int:
     return int.from_bytes(prefix[1:PREFIX_BYTES], "big")
 
 
-def unzipped(message: bytes, coding: bytes, most: int) -> bytes | None:
+def unzipped(message: bytes | bytearray, coding: bytes, most: int) -> bytes | None:
     """A message that was compressed; None where it was not in this way, or becomes more than `most` bytes."""
     if coding not in CODINGS[1:]:
         return None

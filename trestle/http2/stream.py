@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from trestle.http2.frames import DATA, frame, window_update
+from trestle.http2.messages import prefix_of
 
 if TYPE_CHECKING:
     from trestle.http2.connection import Connection
@@ -18,6 +19,7 @@ class Stream:
 
     __slots__ = (
         "_outgoing",
+        "_prefix",
         "_sent",
         "_tail",
         "_waiter",
@@ -39,6 +41,7 @@ class Stream:
         self.closed = False
         self.reset_by = -1
         self._outgoing = b""
+        self._prefix = b""
         self._sent = 0
         self._tail = b""
         self._waiter: asyncio.Future[None] | None = None
@@ -66,21 +69,25 @@ class Stream:
 
     @property
     def sending(self) -> bool:
-        return bool(self._outgoing)
+        return bool(self._outgoing or self._prefix)
 
     def fits(self, size: int) -> bool:
         """Whether so many bytes may leave now, in one frame. Then they are counted as sent."""
         connection = self.connection
-        if size <= self.window and size <= connection.window and size <= connection.frame_bytes and not self._outgoing:
+        if size <= self.window and size <= connection.window and size <= connection.frame_bytes and not self.sending:
             self.window -= size
             connection.window -= size
             return True
         return False
 
-    def queue(self, data: bytes, tail: bytes = b"") -> None:
-        """Sends data in as many frames as it needs, as soon as there is room for each. tail: frames that follow the
-        last of them, and end the stream."""
-        self._outgoing += data
+    def queue(self, message: bytes, tail: bytes = b"") -> None:
+        """Sends a gRPC message in as many frames as it needs, as soon as there is room for each. tail: frames that
+        follow the last of them, and end the stream."""
+        prefix = prefix_of(message)
+        if self.sending:
+            self._outgoing += prefix + message
+        else:
+            self._prefix, self._outgoing = prefix, message  # not one, which of a large message were another copy
         self._tail = tail
         self.pump()
 
@@ -88,16 +95,18 @@ class Stream:
         """Sends what waits for room, as far as there is some."""
         connection = self.connection
         outgoing, size = self._outgoing, len(self._outgoing)
-        while (at := self._sent) < size:
-            more = min(size - at, self.window, connection.window, connection.frame_bytes)
+        while (left := len(self._prefix) + size - self._sent) > 0:
+            more = min(left, self.window, connection.window, connection.frame_bytes)
             if more <= 0:
                 if self.window > 0:
                     connection.wait_for_window(self)
                 return
-            self._sent = at + more
+            head, self._prefix = self._prefix[:more], self._prefix[more:]
+            at = self._sent
+            self._sent += more - len(head)
             self.window -= more
             connection.window -= more
-            connection.write(frame(DATA, 0, self.id, outgoing[at : at + more]))
+            connection.write(frame(DATA, 0, self.id, head + outgoing[at : self._sent]))
         self.drop()
         if self._tail:
             connection.write(self._tail)
@@ -106,14 +115,14 @@ class Stream:
 
     def drop(self) -> None:
         """What waits for room is not to be sent any more."""
-        self._outgoing = b""
+        self._outgoing = self._prefix = b""
         self._sent = 0
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def flushed(self) -> None:
         """Returns once nothing waits for room any more, and the socket takes more."""
-        while self._outgoing:
+        while self.sending:
             self._waiter = self.connection.loop.create_future()
             await self._waiter
         if self.connection.full:

@@ -13,7 +13,7 @@ import grpc
 
 from trestle.http2 import hpack
 from trestle.http2.frames import CANCEL, NO_ERROR, headers, message, rst_stream
-from trestle.http2.messages import PREFIX_BYTES, Metadata, framed, length, metadata_block, status_fields, unzipped
+from trestle.http2.messages import PREFIX_BYTES, Metadata, length, metadata_block, status_fields, unzipped
 from trestle.http2.stream import Stream
 
 if TYPE_CHECKING:
@@ -31,14 +31,15 @@ the call has ended. A stream that is broken off says CANCELLED to a client whose
 
 class Method:
     """One method as it is served. run: takes a request (an iterator of them where `streams_in`) and the call; returns
-    the last response, or none where all were written or yielded. guarded: for those alone who may call."""
+    the last response, or none where all were written or yielded. deserialize: takes bytes, or a bytearray that is its
+    own. guarded: for those alone who may call."""
 
     __slots__ = ("deserialize", "generates", "guarded", "run", "serialize", "streams_in")
 
     def __init__(
         self,
         run: Callable[[Any, Any], Any],
-        deserialize: Callable[[bytes], Any],
+        deserialize: Callable[[Any], Any],
         serialize: Callable[[Any], bytes],
         *,
         streams_in: bool = False,
@@ -166,7 +167,7 @@ class Call(Stream):
         else:
             if head:
                 self.connection.write(head)
-            self.queue(framed(data))
+            self.queue(data)
             await self.flushed()
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
@@ -235,7 +236,7 @@ class Call(Stream):
             self.end(code, details)
         self.lost()
 
-    def unpack(self, flag: int, data: bytes) -> Any:
+    def unpack(self, flag: int, data: bytes | bytearray) -> Any:
         """A request that came; None where it is none, and the call has ended. flag: of its frame."""
         if flag:
             plain = unzipped(data, self._coding, self._most) if flag == 1 else None
@@ -281,11 +282,11 @@ class Call(Stream):
             self._refuse_more()
         elif end:
             self._gathered = None
-            self._take(bytes(whole))
+            self._take(whole)
         elif self.taken >= _READ_AGAIN:
             self.give_back()
 
-    def _take(self, whole: bytes) -> None:
+    def _take(self, whole: bytes | bytearray) -> None:
         """All of the request in its frame."""
         size = length(whole)
         if len(whole) < PREFIX_BYTES or len(whole) < size + PREFIX_BYTES:
@@ -293,7 +294,12 @@ class Call(Stream):
         elif len(whole) > size + PREFIX_BYTES:
             self._refuse_more()
         elif self.takes(size):
-            request = self.unpack(whole[0], whole[PREFIX_BYTES:])
+            flag = whole[0]
+            if isinstance(whole, bytearray):
+                del whole[:PREFIX_BYTES]  # where it is: of a large one a copy is what costs most
+            else:
+                whole = whole[PREFIX_BYTES:]
+            request = self.unpack(flag, whole)
             if request is not None:
                 self._start(request)
 
@@ -340,7 +346,7 @@ class Call(Stream):
         else:
             if head:
                 self.connection.write(head)
-            self.queue(framed(data), tail)
+            self.queue(data, tail)
 
     def _head(self, metadata: Metadata = ()) -> bytes:
         head = headers(self.id, HEAD + metadata_block(metadata) if metadata else HEAD, end=False)

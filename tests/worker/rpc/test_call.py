@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from support.http2 import WHOLE, Peer, connected, data
+from support.http2 import WHOLE, Peer, connected, data, framed
 from support.rpc import COUNT, ECHO, FAIL, HOLD, JOIN, TELL, UNREADABLE, Service, serving
 
 from trestle.http2 import frames
 from trestle.http2.connection import STREAM_WINDOW
 from trestle.http2.frames import NO_ERROR, RST_STREAM, rst_stream, settings, window_update
-from trestle.http2.messages import framed
 
 TWO = (13, "The call has more than one request, or one that is not in gRPC's frame.")
 CUT = (13, "The call ended before its request was whole.")

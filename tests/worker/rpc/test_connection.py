@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from support.http2 import WHOLE, Peer, connected, data
+from support.http2 import WHOLE, Peer, connected, data, framed
 from support.rpc import ECHO, HOLD, JOIN, TELL, Service, serving
 
 from trestle.http2 import frames, toll
@@ -30,7 +30,6 @@ from trestle.http2.frames import (
     settings,
     window_update,
 )
-from trestle.http2.messages import framed
 
 MANY = 500
 

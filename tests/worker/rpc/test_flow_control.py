@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.http2 import WHOLE, Peer, connected, data
+from support.http2 import WHOLE, Peer, connected, data, framed
 from support.rpc import COUNT, ECHO, JOIN, Service
 from support.upstream import PATIENCE
 
 from trestle.http2 import frames, toll
 from trestle.http2.connection import CONNECTION_WINDOW, STREAM_WINDOW
 from trestle.http2.frames import FLOW_CONTROL_ERROR, HEADERS, SETTINGS, rst_stream, settings, window_update
-from trestle.http2.messages import framed
 
 
 class TestWindows:
