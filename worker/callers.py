@@ -13,8 +13,8 @@ import grpc
 import msgspec
 
 from trestle.config import ConfigError, unset
-from worker.rpc.call import Call
-from worker.rpc.connection import Refusal
+from trestle.rpc.call import Call
+from trestle.rpc.connection import Refusal
 
 log: Final = logging.getLogger("worker")
 ANY: Final = "*"

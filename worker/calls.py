@@ -13,9 +13,9 @@ import grpc
 
 from trestle.errors import DETAILS_KEY, CallError, Reason
 from trestle.logs import failure, serving
+from trestle.rpc.call import Call
 from trestle.v1 import chat_pb2
 from worker.callers import ANYBODY, Caller
-from worker.rpc.call import Call
 
 if TYPE_CHECKING:
     from worker.tracing import CallTrace, Tracing

@@ -8,8 +8,8 @@ import struct
 from collections.abc import AsyncIterator
 from typing import Final
 
+from trestle.rpc.call import Call, Method
 from worker.calls import Calls
-from worker.rpc.call import Call, Method
 
 SERVICE: Final = "xds.service.orca.v3.OpenRcaService"
 _INTERVAL: Final = 1.0

@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterator
 
 from trestle.errors import CallError
+from trestle.rpc.call import Call
 from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moderation_pb2
 from worker.calls import CallMetadata, Calls, need, note_ignored, unimplemented
 from worker.family import LocalFamily, Wait
 from worker.out import R
-from worker.rpc.call import Call
 
 
 class LocalService:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from trestle.rpc.call import Call
 from trestle.v1 import chat_pb2, completion_pb2
-from worker.rpc.call import Call
 
 R = TypeVar("R", chat_pb2.ChatResponse, completion_pb2.CompleteResponse)
 

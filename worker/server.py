@@ -15,6 +15,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from trestle import logs, memory
+from trestle.rpc.call import methods_of
+from trestle.rpc.server import Server
 from trestle.supervise import follow_supervisor
 from trestle.tls import ServerFiles, grpc_context
 from trestle.traces import Tracer, TraceSettings
@@ -27,8 +29,6 @@ from worker.family import LocalFamily, RemoteFamily
 from worker.local import LocalService
 from worker.methods import Servicer, methods
 from worker.reload import Reload, clients_of
-from worker.rpc.call import methods_of
-from worker.rpc.server import Server
 from worker.service import RemoteService
 from worker.settings import WorkerSettings, check_exposed
 from worker.vault import vault_of
@@ -74,6 +74,8 @@ async def serve(
         callers.admit if settings.callers else None,
         settings.max_connection_age,
         settings.max_connection_age_grace,
+        name="worker",
+        limit_setting="worker.max_message_bytes",
     )
     server.add(methods(servicer))
     described: Any = reflection.aio.ReflectionServicer((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME))
@@ -83,7 +85,7 @@ async def serve(
     healthy = methods_of(health_pb2_grpc.add_HealthServicer_to_server, checks, guarded=False)
     server.add(healthy)
     server.add(load.LoadReports(calls).methods())
-    health_server = Server()
+    health_server = Server(name="worker")
     health_server.add(healthy)
     # Before anybody is told that it serves, and so may ask it to end.
     stop = asyncio.Event()

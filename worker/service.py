@@ -10,6 +10,7 @@ from typing import Any
 
 from trestle.errors import CallError, Reason
 from trestle.logs import failure
+from trestle.rpc.call import Call
 from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moderation_pb2
 from worker.calls import (
     CallMetadata,
@@ -25,7 +26,6 @@ from worker.fanout import fan_out
 from worker.limits import Limits
 from worker.out import Out
 from worker.relay import first_bytes, refuse_page, relay, unframed
-from worker.rpc.call import Call
 from worker.sse import SseParser
 from worker.upstream import UpstreamAnswer, UpstreamClient
 from worker.vault import NO_VAULT, Vault

@@ -18,9 +18,9 @@ from gateway.rpc.call import Call, Metadata, Method
 from gateway.rpc.channel import Channel
 from gateway.rpc.names import parse
 from trestle.errors import CallError
-from worker.rpc.call import Method as Served
-from worker.rpc.call import methods_of
-from worker.rpc.server import Server
+from trestle.rpc.call import Method as Served
+from trestle.rpc.call import methods_of
+from trestle.rpc.server import Server
 
 SERVICE = "test.Service"
 PATH = f"/{SERVICE}/Do"

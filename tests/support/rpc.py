@@ -11,8 +11,8 @@ from typing import Any, Final
 import grpc
 from support.upstream import PATIENCE
 
-from worker.rpc.call import Call, Method
-from worker.rpc.server import Server
+from trestle.rpc.call import Call, Method
+from trestle.rpc.server import Server
 
 _NAMES: Final = ("Echo", "Count", "Hold", "Join", "Fail", "Tell")
 ECHO, COUNT, HOLD, JOIN, FAIL, TELL = (f"/test.Test/{name}" for name in _NAMES)
@@ -113,7 +113,7 @@ async def serving(
     context: ssl.SSLContext | None = None, **options: Any
 ) -> AsyncIterator[tuple[str, Service, Server]]:
     """Its address, its methods, itself. options: of `Server`."""
-    service, server = Service(), Server(**options)
+    service, server = Service(), Server(name="test", **options)
     server.add(service.methods())
     address = await server.listen("listen", "127.0.0.1:0", context)
     try:

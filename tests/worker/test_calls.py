@@ -10,12 +10,12 @@ import grpc
 import msgspec
 from support.upstream import PATIENCE, Reply, ScriptedUpstream, completion
 
+from trestle.rpc.server import Server
 from trestle.v1 import chat_pb2, worker_service_pb2_grpc
 from worker import registry
 from worker.calls import CallMetadata, Calls
 from worker.family import Upstream
 from worker.methods import methods
-from worker.rpc.server import Server
 from worker.service import RemoteService
 from worker.upstream import UpstreamClient
 

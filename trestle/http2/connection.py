@@ -1,5 +1,5 @@
 """One connection of HTTP/2 (RFC 9113): its frames, flow control both ways, the streams that it carries. Whose side it
-is on, and what a header block means there, say `worker.rpc` and `gateway.rpc`."""
+is on, and what a header block means there, say `trestle.rpc` and `gateway.rpc`."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ from support.ports import free_port
 from support.upstream import PATIENCE
 
 from trestle.errors import CallError
-from worker.rpc.call import Method
-from worker.rpc.server import Server
+from trestle.rpc.call import Method
+from trestle.rpc.server import Server
 
 UNAVAILABLE, DEADLINE_EXCEEDED = 14, 4
 

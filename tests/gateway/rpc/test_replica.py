@@ -29,8 +29,8 @@ from support.channels import (
 from support.http2_server import DATA, NOT_SERVING, SERVING, Http2Server, frame, goaway, message, settings
 
 from trestle.errors import CallError
-from worker.rpc.call import Method
-from worker.rpc.server import Server
+from trestle.rpc.call import Method
+from trestle.rpc.server import Server
 
 UNAVAILABLE = 14
 

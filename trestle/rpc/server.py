@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from trestle.config import cannot_listen
-from worker.rpc.call import Call, Method
-from worker.rpc.connection import Refusal, Served, ServerConnection
+from trestle.rpc.call import Call, Method
+from trestle.rpc.connection import Refusal, Served, ServerConnection
 
 _LOOK: Final = 30.0
 """Seconds after which a connection that says nothing is asked for a sign, and after as many again given up."""
@@ -28,7 +28,8 @@ class Server:
     """Make it inside a running loop. max_message_bytes: of a request. max_streams: calls that one connection may have
     open at once. admit: says why a call of a guarded method may not be; None where anybody may call. max_age: seconds
     after which a connection takes no new calls; max_age_grace: seconds that the open ones then have (zero for either:
-    as long as it takes)."""
+    as long as it takes). name: what it calls itself to its callers. limit_setting: the setting of max_message_bytes,
+    named to who sends more; empty for none."""
 
     def __init__(
         self,
@@ -37,9 +38,14 @@ class Server:
         admit: Callable[[Call], Refusal | None] | None = None,
         max_age: float = 0.0,
         max_age_grace: float = 0.0,
+        *,
+        name: str = "server",
+        limit_setting: str = "",
     ) -> None:
         self._methods: dict[bytes, Method] = {}
-        self._served = Served(self._methods, max_message_bytes, max_streams, admit, self._came, self._went)
+        self._served = Served(
+            name, self._methods, max_message_bytes, limit_setting, max_streams, admit, self._came, self._went
+        )
         self._max_age = max_age
         self._max_age_grace = max_age_grace
         self._loop = asyncio.get_running_loop()

@@ -15,8 +15,8 @@ from support.ports import free_port
 from support.rpc import COUNT, ECHO, FAIL, HOLD, JOIN, TELL, Service, serving
 from support.upstream import PATIENCE
 
-from worker.rpc.call import methods_of
-from worker.rpc.server import Server
+from trestle.rpc.call import methods_of
+from trestle.rpc.server import Server
 
 MOST = 32 * 1024 * 1024
 WIDE = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))

@@ -20,12 +20,12 @@ from support.upstream import PATIENCE
 from trestle.config import ConfigError
 from trestle.http2 import frames
 from trestle.http2.frames import GOAWAY, LARGEST_WINDOW, PING, rst_stream, window_update
-from worker.rpc import connection as connections
-from worker.rpc import server as module
-from worker.rpc.connection import ServerConnection
-from worker.rpc.server import Server
+from trestle.rpc import connection as connections
+from trestle.rpc import server as module
+from trestle.rpc.connection import ServerConnection
+from trestle.rpc.server import Server
 
-UNAVAILABLE = (14, "The worker is stopping.")
+UNAVAILABLE = (14, "The test is stopping.")
 
 
 @pytest.fixture(autouse=True)
@@ -211,8 +211,8 @@ async def test_a_socket_in_the_file_system(tmp_path: Path) -> None:
 
 
 async def test_an_address_that_is_taken(served: tuple[str, Service, Server]) -> None:
-    with pytest.raises(ConfigError, match=r"worker\.listen: cannot listen on 127\.0\.0\.1:"):
-        await Server().listen("worker.listen", served[0])
+    with pytest.raises(ConfigError, match=r"test\.listen: cannot listen on 127\.0\.0\.1:"):
+        await Server().listen("test.listen", served[0])
 
 
 async def test_tls(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from trestle.http2.connection import CONNECTION_WINDOW, STREAM_WINDOW, Connectio
 from trestle.http2.frames import LARGEST_WINDOW, ProtocolError
 from trestle.http2.hpack import MAX_LIST_BYTES, Fields
 from trestle.http2.messages import CODINGS, metadata_value, seconds, status_fields
-from worker.rpc.call import HEAD, Call, Method
+from trestle.rpc.call import HEAD, Call, Method
 
 Refusal: TypeAlias = tuple[grpc.StatusCode, str]
 
@@ -42,12 +42,15 @@ _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a server serves, and to whom. methods: by path. max_message_bytes: of a request. max_streams: calls that one
-    connection may have open. admit: says why a call of a guarded method may not be, None where it may; or is None,
-    where anybody may call. came, went: told of each connection."""
+    """What a server serves, and to whom. name: what it calls itself to its callers. methods: by path.
+    max_message_bytes: of a request; limit_setting: the setting that says so, empty where none does. max_streams: calls
+    that one connection may have open. admit: says why a call of a guarded method may not be, None where it may; or is
+    None, where anybody may call. came, went: told of each connection."""
 
+    name: str
     methods: Mapping[bytes, Method]
     max_message_bytes: int
+    limit_setting: str
     max_streams: int
     admit: Callable[[Call], Refusal | None] | None
     came: Callable[[ServerConnection], None]
@@ -59,9 +62,8 @@ class ServerConnection(Connection):
 
     def __init__(self, served: Served) -> None:
         super().__init__()
-        self.max_message_bytes = served.max_message_bytes
         self._awaited = frames.PREFACE
-        self._served = served
+        self.served = served
         self._names: dict[bytes, str] = {}
         self._going = False
         self._leaving: asyncio.TimerHandle | None = None
@@ -84,15 +86,15 @@ class ServerConnection(Connection):
     def end(self) -> None:
         """It and its calls end now."""
         for call in tuple(self.streams.values()):
-            call.stop(grpc.StatusCode.UNAVAILABLE, "The worker is stopping.")
+            call.stop(grpc.StatusCode.UNAVAILABLE, f"The {self.served.name} is stopping.")
         self.close()
 
     # Of a connection.
 
     def opening(self) -> bytes:
-        self._served.came(self)
+        self.served.came(self)
         return frames.settings({
-            frames.MAX_CONCURRENT_STREAMS: self._served.max_streams,
+            frames.MAX_CONCURRENT_STREAMS: self.served.max_streams,
             frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             frames.MAX_HEADER_LIST_SIZE: MAX_LIST_BYTES,
         }) + frames.window_update(0, CONNECTION_WINDOW - frames.FIRST_WINDOW)
@@ -119,7 +121,7 @@ class ServerConnection(Connection):
     def gone(self) -> None:
         if self._leaving is not None:
             self._leaving.cancel()
-        self._served.went(self)
+        self.served.went(self)
 
     def headers(self, stream: int, flags: int, fields: Fields) -> None:
         end = bool(flags & frames.END_STREAM)
@@ -127,7 +129,7 @@ class ServerConnection(Connection):
             self._trailers(stream, fields, end)
             return
         self._last = stream
-        if self._going or len(self.streams) >= self._served.max_streams:
+        if self._going or len(self.streams) >= self.served.max_streams:
             self.pay()
             self.refuse(stream, frames.REFUSED_STREAM, None)
             return
@@ -194,7 +196,7 @@ class ServerConnection(Connection):
         elif not _GRPC.match(known.get(b"content-type", b"")):
             self._answer(stream, _NO_GRPC, end)
         else:
-            method = self._served.methods.get(path)
+            method = self.served.methods.get(path)
             coding = known.get(b"grpc-encoding", CODINGS[0])
             given = known.get(b"grpc-timeout")
             timeout = None if given is None else seconds(given)
@@ -212,7 +214,7 @@ class ServerConnection(Connection):
 
     def _begin(self, call: Call, method: Method, end: bool) -> None:
         self.streams[call.id] = call
-        admit = self._served.admit
+        admit = self.served.admit
         refused = admit(call) if admit is not None and method.guarded else None
         if refused is not None:
             call.ended = end

@@ -17,9 +17,9 @@ from trestle.http2.messages import PREFIX_BYTES, Metadata, length, metadata_bloc
 from trestle.http2.stream import Stream
 
 if TYPE_CHECKING:
-    from worker.rpc.connection import ServerConnection
+    from trestle.rpc.connection import ServerConnection
 
-log: Final = logging.getLogger("worker")
+log: Final = logging.getLogger("trestle")
 HEAD: Final = hpack.encode(((b":status", b"200"), (b"content-type", b"application/grpc")))
 _DONE: Final = hpack.encode(((b"grpc-status", b"0"),))
 _READ_AGAIN: Final = 64 * 1024
@@ -91,6 +91,7 @@ class Call(Stream):
     values of names that end in `-bin` as bytes. caller: who calls, as whoever admitted it says; None where nobody was
     asked. deadline: an instant of the loop's clock; None for none."""
 
+    connection: ServerConnection
     __slots__ = (
         "_begun",
         "_coding",
@@ -239,7 +240,8 @@ class Call(Stream):
     def unpack(self, flag: int, data: bytes | bytearray) -> Any:
         """A request that came; None where it is none, and the call has ended. flag: of its frame."""
         if flag:
-            plain = unzipped(data, self._coding, self._most) if flag == 1 else None
+            most = self.connection.served.max_message_bytes
+            plain = unzipped(data, self._coding, most) if flag == 1 else None
             if plain is None:
                 self.end(grpc.StatusCode.INTERNAL, "The request is not compressed as its headers say, or too large.")
                 return None
@@ -252,21 +254,19 @@ class Call(Stream):
 
     def takes(self, size: int) -> bool:
         """Whether a request may have so many bytes; if not the call has ended."""
-        if size > self._most:
-            words = f"The request has {size} bytes, and may have {self._most} (worker.max_message_bytes)."
-            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
-        return size <= self._most
+        served = self.connection.served
+        if size <= served.max_message_bytes:
+            return True
+        setting = f" ({served.limit_setting})" if served.limit_setting else ""
+        words = f"The request has {size} bytes, and may have {served.max_message_bytes}{setting}."
+        self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
+        return False
 
     def cut(self) -> None:
         """Nothing more comes, though something is missing."""
         self.end(grpc.StatusCode.INTERNAL, "The call ended before its request was whole.")
 
     # Its own.
-
-    @property
-    def _most(self) -> int:
-        connection: Any = self.connection
-        return int(connection.max_message_bytes)
 
     def _gather(self, data: bytes, end: bool) -> None:
         """One more piece of the request. end: the last one."""
@@ -333,7 +333,7 @@ class Call(Stream):
             self.end(grpc.StatusCode.CANCELLED)  # where it was not the client: something in the method
         except Exception:
             log.exception("a call failed")
-            self.end(grpc.StatusCode.UNKNOWN, "The worker failed.")
+            self.end(grpc.StatusCode.UNKNOWN, f"The {self.connection.served.name} failed.")
 
     def _answer(self, data: bytes) -> None:
         """The last response, with the status OK."""

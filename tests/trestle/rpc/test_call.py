@@ -24,7 +24,7 @@ MOST = 100_000
 
 @pytest_asyncio.fixture
 async def service() -> AsyncIterator[tuple[str, Service]]:
-    async with serving(max_message_bytes=MOST) as (address, service, _):
+    async with serving(max_message_bytes=MOST, limit_setting="test.most") as (address, service, _):
         yield address, service
 
 
@@ -83,7 +83,7 @@ async def test_what_is_no_request(method: str, sent: list[bytes], status: tuple[
 @pytest.mark.parametrize("method", [ECHO, JOIN])
 async def test_one_that_is_too_large_need_not_be_sent_whole(method: str, size: int, peer: Peer) -> None:
     await peer.send(peer.headers(1, method), data(1, b"\0" + size.to_bytes(4, "big") + b"abc"))
-    words = f"The request has {size} bytes, and may have {MOST} (worker.max_message_bytes)."
+    words = f"The request has {size} bytes, and may have {MOST} (test.most)."
     assert (await peer.answer(1)).status == (RESOURCE_EXHAUSTED, words)
     assert (await peer.find(RST_STREAM, 1)).code == NO_ERROR
 
@@ -160,10 +160,10 @@ class TestStatuses:
     @pytest.mark.parametrize("how", [b"raise", b"trailers", b"metadata"])
     async def test_of_a_method_that_fails(self, how: bytes, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
         """Also where it is its own status, or its metadata, that cannot be said."""
-        with caplog.at_level(logging.CRITICAL, "worker"):
+        with caplog.at_level(logging.CRITICAL, "trestle"):
             await peer.send(peer.call(1, FAIL, how))
             answer = await peer.answer(1)
-        assert answer.status == (UNKNOWN, "The worker failed.")
+        assert answer.status == (UNKNOWN, "The test failed.")
         assert answer.trailers[":status"] == "200"
 
     async def test_it_waits_for_what_came_before(self, peer: Peer) -> None:

@@ -1,0 +1,1 @@
+"""gRPC as a server speaks it, for both services."""

@@ -1,1 +1,0 @@
-"""gRPC as a server speaks it."""
