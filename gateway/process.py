@@ -8,7 +8,7 @@ import signal
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 from msgspec import structs
@@ -16,7 +16,6 @@ from msgspec import structs
 from gateway.app import Deck, Parts, admin_edge, assemble, open_accounts, open_limiter, open_sessions
 from gateway.listener import Bounds, Listener
 from gateway.reply import Reply
-from gateway.session_service import SessionListener, SessionServicer
 from gateway.settings import NEEDS_RESTART, GatewaySettings, GatewayTls, check, endpoints
 from gateway.workers import Worker
 from trestle import logs, memory
@@ -24,6 +23,9 @@ from trestle.supervise import follow_supervisor
 from trestle.tls import ServerFiles, client_files, http_context
 from trestle.traces import Tracer, TraceSettings
 from trestle.watch import Watch
+
+if TYPE_CHECKING:
+    from gateway.session_service import SessionListener
 
 log = logging.getLogger("gateway")
 # What workers that are new may take to list their models before the deck that knows them serves.
@@ -90,9 +92,7 @@ class Process:
         listeners.append(_listener(self._answer, settings, context))
         address = await listeners[-1].listen("gateway.listen", settings.listen, reuse_port=settings.reuse_port)
         if settings.grpc:
-            own = None if settings.tls is None else server_files(settings.tls)
-            self._grpc = SessionListener(SessionServicer(self._parts.sessions, lambda: self._deck.keyring))
-            others.append(f"session events listening on {await self._grpc.listen(settings.grpc, own)}")
+            others.append(f"session events listening on {await self._tell_sessions(settings)}")
         if settings.health:
             listeners.insert(0, _listener(self._probe, settings, None))  # the last to go
             others.append(f"health listening on {await listeners[0].listen('gateway.health', settings.health)}")
@@ -111,6 +111,15 @@ class Process:
         memory.settle()
         await self._stop.wait()
         await self._drain(listeners, watching)
+
+    async def _tell_sessions(self, settings: GatewaySettings) -> str:
+        """Serves session events over gRPC from now on; returns where. What that needs is imported by who wants it.
+        Raises `ConfigError`."""
+        from gateway.session_service import SessionListener, SessionServicer  # noqa: PLC0415
+
+        tls = None if settings.tls is None else server_files(settings.tls)
+        self._grpc = SessionListener(SessionServicer(self._parts.sessions, lambda: self._deck.keyring))
+        return await self._grpc.listen(settings.grpc, tls)
 
     def _measure(self, address: str) -> str:
         """Serves metrics from now on; returns where. What that needs is imported by who wants it."""

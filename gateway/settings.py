@@ -107,7 +107,7 @@ class WorkerEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class GatewayTls(ServerTls, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """min_version: the oldest version of TLS that HTTP is served with."""
+    """min_version: the oldest version of TLS that is spoken."""
 
     min_version: Literal["1.2", "1.3"] = "1.2"
 

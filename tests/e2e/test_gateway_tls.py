@@ -229,10 +229,24 @@ async def test_the_oldest_version(tmp_path: Path, authority: Authority) -> None:
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     async with services.worker("echo", tmp_path) as worker:
         for version, expected in (("1.2", True), ("1.3", False)):
-            settings = {"workers": {"w": worker.address}, "tls": {**served, "min_version": version}}
+            tls = {**served, "min_version": version}
+            settings = {"workers": {"w": worker.address}, "tls": tls, "grpc": services.FREE_PORT}
             async with services.gateway(settings, tmp_path) as gateway:
-                assert await reaches(gateway, old) is expected
-                assert await reaches(gateway, ssl.create_default_context(cafile=str(authority.ca)))
+                events = await gateway.other_address("session events")
+                new = ssl.create_default_context(cafile=str(authority.ca))
+                for context, welcome in ((old, expected), (new, True)):
+                    assert await reaches(gateway, context) is welcome
+                    assert await shakes_hands(events, context) is welcome
+
+
+async def shakes_hands(address: str, context: ssl.SSLContext) -> bool:
+    host, _, port = address.partition(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    except OSError:
+        return False
+    writer.transport.abort()
+    return True
 
 
 async def test_every_listener_is_encrypted_but_that_for_probes(tmp_path: Path, authority: Authority) -> None:

@@ -182,9 +182,22 @@ async def test_over_grpc(tmp_path: Path) -> None:
 
 
 async def test_the_gateway_ends_while_somebody_listens(tmp_path: Path) -> None:
-    async with served(tmp_path) as it, it.listen("s") as listener:
+    async with (
+        served(tmp_path) as it,
+        it.listen("s") as listener,
+        grpc.aio.insecure_channel(it.grpc_address) as channel,
+    ):
+        stub: Any = session_service_pb2_grpc.SessionServiceStub(channel)
+        it.upstream.will(Reply.json(completion()))
+        await it.client.chat(ask("m"), x_session_id="s")
+        watch = stub.WatchSession(session_pb2.WatchSessionRequest(session="s"), timeout=PATIENCE)
+        for _ in range(3):
+            await watch.read()
+        await listener.until("request.finished")
         assert await it.service.stop() == 0
         await listener.end()
+        assert await watch.read() is grpc.aio.EOF
+        assert await watch.code() is grpc.StatusCode.OK
 
 
 async def test_only_the_head_is_asked_for(tmp_path: Path) -> None:
