@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
-# Before grpc is imported, which would write lines of its own.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 import argparse
 import contextlib
+import os
 import socket
 import sys
 from collections.abc import Iterator

@@ -40,13 +40,10 @@ def unset(variable: str) -> str:
     return f"the environment variable {variable} is not set: export {variable}=..., or take this out of the file"
 
 
-def cannot_listen(name: str, address: str, error: OSError | None = None) -> ConfigError:
-    """The error to raise for an address that cannot be listened on. name: of the setting that says it. error: absent
-    where gRPC keeps it to itself."""
-    hint = HINTS[errno.EADDRINUSE].replace("is taken", "may be taken")
-    if error is not None:
-        number = error.errno or 0
-        hint = HINTS.get(number) or (os.strerror(number) if number > 0 else str(error.strerror or error))
+def cannot_listen(name: str, address: str, error: OSError) -> ConfigError:
+    """The error to raise for an address that cannot be listened on. name: of the setting that says it."""
+    number = error.errno or 0
+    hint = HINTS.get(number) or (os.strerror(number) if number > 0 else str(error.strerror or error))
     return ConfigError(f"{name}: cannot listen on {address}: {hint}")
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import ssl
-import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import grpc
 import msgspec
 
 from trestle.config import ConfigError
@@ -49,9 +47,8 @@ class Pem(NamedTuple):
 
 class ServerFiles:
     """A server's files, looked at with each new connection. where: the path of the settings. minimum: the oldest TLS
-    that `context` speaks. pem: what stood in the files when they were last right; context: made of the same, for a
-    server that does not speak gRPC. refused: whether what stands there now is not. Raises `ConfigError` for files that
-    cannot be used."""
+    that it speaks. context: made of what stood in the files when they were last right. refused: whether what stands
+    there now is not. Raises `ConfigError` for files that cannot be used."""
 
     def __init__(self, where: str, tls: ServerTls, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> None:
         self.refused = False
@@ -60,38 +57,36 @@ class ServerFiles:
         self._minimum = minimum
         self._paths = [Path(name) for name in (tls.certificate, tls.key, tls.client_ca) if name]
         self._known = _stamps(self._paths)
-        self._lock = threading.Lock()  # gRPC asks from threads of its own
-        self.pem, self.context = self._read()
+        self.context = self._read()
 
     def look(self) -> bool:
-        """Reads the files again if they have changed; whether `pem` and `context` are others now. Files that cannot be
-        used are logged, and what was known stays."""
-        with self._lock:
-            found = _stamps(self._paths)
-            if found == self._known:
-                return False
-            self._known = found
-            try:
-                self.pem, self.context = self._read()
-            except ConfigError as error:
-                self.refused = True
-                log.error("the new certificate is refused, the old one stays: %s", error)
-                return False
-            self.refused = False
-            log.info("%s: the certificate has been read anew", self._where)
-            return True
+        """Reads the files again if they have changed; whether `context` is another one now. Files that cannot be used
+        are logged, and what was known stays."""
+        found = _stamps(self._paths)
+        if found == self._known:
+            return False
+        self._known = found
+        try:
+            self.context = self._read()
+        except ConfigError as error:
+            self.refused = True
+            log.error("the new certificate is refused, the old one stays: %s", error)
+            return False
+        self.refused = False
+        log.info("%s: the certificate has been read anew", self._where)
+        return True
 
-    def _read(self) -> tuple[Pem, ssl.SSLContext]:
+    def _read(self) -> ssl.SSLContext:
         tls = self._tls
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = self._minimum
-        pem = _read(self._where, context, tls.certificate, tls.key, "client_ca", tls.client_ca)
+        _read(self._where, context, tls.certificate, tls.key, "client_ca", tls.client_ca)
         if tls.client_ca:
             context.verify_mode = ssl.CERT_REQUIRED
             # A session taken up again is not verified again, and an authority may be trusted no longer.
             context.num_tickets = 0
             context.options |= ssl.OP_NO_TICKET
-        return pem, context
+        return context
 
 
 def http_context(files: ServerFiles) -> ssl.SSLContext:
@@ -100,7 +95,7 @@ def http_context(files: ServerFiles) -> ssl.SSLContext:
 
 
 def grpc_context(files: ServerFiles) -> ssl.SSLContext:
-    """For a server of gRPC on the event loop, now and with files that change."""
+    """For a server of gRPC, now and with files that change."""
     return _renewed(files, "h2")
 
 
@@ -116,21 +111,6 @@ def _renewed(files: ServerFiles, protocol: str) -> ssl.SSLContext:
 
     first.sni_callback = renew  # called for every connection, whatever it names
     return first
-
-
-def server_credentials(files: ServerFiles) -> grpc.ServerCredentials:
-    """For a server of gRPC, now and with files that change."""
-
-    def renew() -> Any:  # None where nothing is new, whatever the stub says
-        return _configuration(files.pem) if files.look() else None
-
-    return grpc.dynamic_ssl_server_credentials(
-        _configuration(files.pem), renew, require_client_authentication=bool(files.pem.ca)
-    )
-
-
-def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.ca or None)
 
 
 def read_client(where: str, tls: ClientTls) -> tuple[Pem, ssl.SSLContext]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import ssl
 from pathlib import Path
 
 import pytest
-from support.certificates import Authority
+from support.certificates import Authority, Files
 
 from trestle.config import ConfigError
 from trestle.tls import ClientTls, ServerFiles, ServerTls, client_files, read_client
@@ -17,16 +19,28 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
+def shows(context: ssl.SSLContext, files: Files) -> bool:
+    """Whether a server of it shows that certificate, and has the key to it."""
+    trusting = ssl.create_default_context(cafile=str(files.ca))
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting.wrap_bio(back, there, server_hostname="a.test")
+    server = context.wrap_bio(there, back, server_side=True)
+    for side in (client, server, client, server):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return client.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(files.certificate.read_text())
+
+
 def test_files_are_read_again_when_they_change(authority: Authority) -> None:
     shown = authority.issue("a.test")
     files = ServerFiles("worker.tls", ServerTls(certificate=str(shown.certificate), key=str(shown.key)))
-    before = files.pem
-    assert before.certificate == shown.certificate.read_bytes()
+    before = files.context
+    assert shows(before, shown)
     assert not files.look()
     shown.take(authority.issue("a.test"))
     assert files.look()
-    assert files.pem != before
-    assert files.pem.certificate == shown.certificate.read_bytes()
+    assert shows(files.context, shown)
+    assert not shows(before, shown)
     assert not files.look()
 
 
@@ -36,15 +50,15 @@ def test_what_is_wrong_stays_out_until_the_files_change_again(
     caplog.set_level(logging.INFO)
     shown, other = authority.issue("a.test"), authority.issue("a.test")
     files = ServerFiles("worker.tls", ServerTls(certificate=str(shown.certificate), key=str(shown.key)))
-    before = files.pem
+    before = files.context
     shown.certificate.write_bytes(other.certificate.read_bytes())
     for _ in range(3):
         assert not files.look()
-    assert files.pem == before
+    assert files.context is before
     assert caplog.text.count("the new certificate is refused, the old one stays: worker.tls") == 1
     shown.key.write_bytes(other.key.read_bytes())
     assert files.look()
-    assert files.pem.key == other.key.read_bytes()
+    assert shows(files.context, other)
     assert "worker.tls: the certificate has been read anew" in caplog.text
 
 
