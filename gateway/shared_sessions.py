@@ -52,6 +52,7 @@ class SharedSessions:
         key = _key(account, session)
         asked = False
         while not self._closed:
+            _leave_if_told()
             try:
                 if not asked and await self._trimmed(key, after):
                     yield [gap()]
@@ -117,6 +118,13 @@ class SharedSessions:
             said = words(error) if isinstance(error, ResponseError) else str(error)
             log.warning("session events: Redis cannot be reached (%s)", said or words(error))
         self._well = False
+
+
+def _leave_if_told() -> None:
+    """Raises CancelledError where this task was cancelled: while a command leaves redis-py may keep that to itself."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _entries(found: Any) -> list[session_pb2.SessionEvent]:
