@@ -68,18 +68,25 @@ def gap() -> session_pb2.SessionEvent:
 
 
 class _Kept:
-    """One session. ids, events: the newest ones. trimmed: older ones are gone. used: when it was used last, of the
-    monotonic clock."""
+    """One session. ids, events: the newest ones, as bytes, for a message takes a kilobyte more. trimmed: older ones are
+    gone. news: set when there are some; None where nobody waits. used: when it was used last, of the monotonic
+    clock."""
 
     __slots__ = ("events", "ids", "news", "readers", "trimmed", "used")
 
     def __init__(self) -> None:
         self.ids: list[Id] = []
-        self.events: list[session_pb2.SessionEvent] = []
+        self.events: list[bytes] = []
         self.trimmed = False
         self.readers = 0
-        self.news = asyncio.Event()
+        self.news: asyncio.Event | None = None
         self.used = 0.0
+
+    def tell(self) -> None:
+        """Whoever waits looks again."""
+        if self.news is not None:
+            self.news.set()
+            self.news = None
 
 
 class SessionHub:
@@ -99,14 +106,12 @@ class SessionHub:
         event.id = f"{self._last[0]}-{self._last[1]}"
         kept = self._use(account, session)
         kept.ids.append(self._last)
-        kept.events.append(event)
+        kept.events.append(event.SerializeToString())
         if len(kept.ids) > self._settings.events * 2:
             del kept.ids[: -self._settings.events]
             del kept.events[: -self._settings.events]
             kept.trimmed = True
-        if kept.readers:
-            kept.news.set()
-            kept.news = asyncio.Event()
+        kept.tell()
 
     async def read(self, account: str, session: str, after: Id) -> AsyncIterator[Sequence[session_pb2.SessionEvent]]:
         """See `Sessions`."""
@@ -115,13 +120,14 @@ class SessionHub:
         try:
             while not self._closed:
                 at = bisect_right(kept.ids, after)
-                events = kept.events[at:]
+                events = [session_pb2.SessionEvent.FromString(each) for each in kept.events[at:]]
                 if events:
                     if at == 0 and kept.trimmed:
                         events.insert(0, gap())
                     after = kept.ids[-1]
                     yield events
                 else:
+                    kept.news = kept.news or asyncio.Event()
                     await kept.news.wait()
         finally:
             kept.readers -= 1
@@ -131,7 +137,7 @@ class SessionHub:
         """See `Sessions`."""
         self._closed = True
         for kept in self._sessions.values():
-            kept.news.set()
+            kept.tell()
 
     def _use(self, account: str, session: str) -> _Kept:
         """The session, now the one used last. Others are forgotten when their time has come or they are too many."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 from support.upstream import PATIENCE
@@ -92,3 +94,21 @@ def test_an_id_that_is_none(text: str) -> None:
     with pytest.raises(CallError) as caught:
         event_id(text)
     assert caught.value.param == "after"
+
+
+def memory() -> int:
+    """Bytes that are this process's own (Linux)."""
+    found = re.search(r"^Pss:\s+(\d+) kB$", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+async def test_a_session_that_nobody_listens_to_takes_little() -> None:
+    """Of each event what it has on the wire, not a message ready to be read, which takes more than a kilobyte."""
+    hub = SessionHub(SessionSettings())
+    before = memory()
+    for number in range(5_000):
+        for _ in range(4):
+            hub.publish("a", f"s{number}", event(f"req_{number:032}"))
+    assert memory() - before < 12_000_000
+    assert len(await read(hub, 4, session="s4999")) == 4
