@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,6 +16,8 @@ from trestle.watch import Stamp, stamp
 
 log: Final = logging.getLogger("trestle")
 _TRIES: Final = 3
+_QUIET: Final = 10.0
+"""Seconds between two lines about handshakes that fail: who tries again and again is not to fill the log."""
 
 
 class ServerTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,7 +55,7 @@ class ServerFiles:
 
     def __init__(self, where: str, tls: ServerTls, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> None:
         self.refused = False
-        self._where = where
+        self.where = where
         self._tls = tls
         self._minimum = minimum
         self._paths = [Path(name) for name in (tls.certificate, tls.key, tls.client_ca) if name]
@@ -73,14 +76,14 @@ class ServerFiles:
             log.error("the new certificate is refused, the old one stays: %s", error)
             return False
         self.refused = False
-        log.info("%s: the certificate has been read anew", self._where)
+        log.info("%s: the certificate has been read anew", self.where)
         return True
 
     def _read(self) -> ssl.SSLContext:
         tls = self._tls
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = self._minimum
-        _read(self._where, context, tls.certificate, tls.key, "client_ca", tls.client_ca)
+        _read(self.where, context, tls.certificate, tls.key, "client_ca", tls.client_ca)
         if tls.client_ca:
             context.verify_mode = ssl.CERT_REQUIRED
             # A session taken up again is not verified again, and an authority may be trusted no longer.
@@ -95,8 +98,47 @@ def http_context(files: ServerFiles) -> ssl.SSLContext:
 
 
 def grpc_context(files: ServerFiles) -> ssl.SSLContext:
-    """For a server of gRPC, now and with files that change."""
-    return _renewed(files, "h2")
+    """For a server of gRPC on the event loop, now and with files that change. Handshakes that fail are logged."""
+    context = _renewed(files, "h2")
+    context.sslobject_class = _told_of(Handshakes(files.where))
+    return context
+
+
+class Handshakes:
+    """Those of a server that failed. where: the path of its settings."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._times = 0
+        self._again = 0.0
+
+    def tell(self, error: ssl.SSLError, now: float) -> None:
+        """One more has. now: of the monotonic clock. A line says why the last one did, and how many since the last
+        line."""
+        self._times += 1
+        if now >= self._again:
+            why = error.reason
+            if isinstance(error, ssl.SSLCertVerificationError):
+                why = error.verify_message
+            extra = {"where": self._where, "why": why, "times": self._times}
+            log.warning("a TLS handshake failed", extra=extra)
+            self._times, self._again = 0, now + _QUIET
+
+
+def _told_of(failed: Handshakes) -> type[ssl.SSLObject]:
+    """Event loops say nothing of a handshake that fails, and do not let the protocol know."""
+
+    class Told(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                failed.tell(error, time.monotonic())
+                raise
+
+    return Told
 
 
 def _renewed(files: ServerFiles, protocol: str) -> ssl.SSLContext:

@@ -87,6 +87,15 @@ async def test_who_shows_what(tmp_path: Path, authority: Authority) -> None:
             assert (await failure(opened))[0] is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_handshake_that_fails_is_in_the_log(tmp_path: Path, authority: Authority) -> None:
+    config = settings(authority.issue(NAME), authority.ca)
+    async with services.worker("echo", tmp_path, settings=config) as worker:
+        async with channel(worker, authority.issue(GATEWAY, expired=True), authority.ca) as opened:
+            assert (await failure(opened))[0] is grpc.StatusCode.UNAVAILABLE
+        log = await worker.logged("a TLS handshake failed")
+        assert 'where=worker.tls why="certificate has expired" times=1' in log
+
+
 async def test_a_worker_whose_certificate_has_expired_is_not_believed(tmp_path: Path, authority: Authority) -> None:
     config = settings(authority.issue(NAME, expired=True))
     async with services.worker("echo", tmp_path, settings=config) as worker:

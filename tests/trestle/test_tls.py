@@ -11,7 +11,7 @@ import pytest
 from support.certificates import Authority, Files
 
 from trestle.config import ConfigError
-from trestle.tls import ClientTls, ServerFiles, ServerTls, client_files, read_client
+from trestle.tls import ClientTls, Handshakes, ServerFiles, ServerTls, client_files, grpc_context, read_client
 
 
 @pytest.fixture
@@ -98,3 +98,17 @@ def test_a_clients_files(authority: Authority) -> None:
             read_client("gateway.workers.w.tls", half)
     with pytest.raises(ConfigError, match=r"gateway\.workers\.w\.tls\.ca: .* holds no certificate"):
         read_client("gateway.workers.w.tls", ClientTls(ca=str(shown.key)))
+
+
+def test_handshakes_that_fail_often_are_counted(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    shown = authority.issue("a.test")
+    files = ServerFiles("worker.tls", ServerTls(certificate=str(shown.certificate), key=str(shown.key)))
+    came = ssl.MemoryBIO()
+    came.write(b"GET / HTTP/1.1\r\n\r\n")
+    with pytest.raises(ssl.SSLError) as failed:
+        grpc_context(files).wrap_bio(came, ssl.MemoryBIO(), server_side=True).do_handshake()
+    handshakes = Handshakes("worker.tls")
+    for now in (100.0, 101.0, 102.0, 109.9, 110.0, 115.0, 300.0):
+        handshakes.tell(failed.value, now)
+    assert [vars(record)["times"] for record in caplog.records] == [1, 1, 4, 2]
+    assert {vars(record)["why"] for record in caplog.records} == {"HTTP_REQUEST"}
