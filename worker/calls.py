@@ -256,7 +256,10 @@ class Calls:
         if self.open >= self._most:
             work.close()
             full = "The worker serves as many calls as it may; try again shortly."
-            await _fail(CallError(Reason.OVERLOADED, full, code="overloaded", retry_after=1.0), context, call)
+            try:
+                await _fail(CallError(Reason.OVERLOADED, full, code="overloaded", retry_after=1.0), context, call)
+            finally:
+                self._tell(call)
         self.open += 1
         if self.tracing is not None:
             self.tracing.began(call)
@@ -267,14 +270,18 @@ class Calls:
         finally:
             self.open -= 1
             self.failed += call.status in _FAILED
-            if self._logged == "all" or (call.direct and self._logged == "direct"):
-                call.record()
-            if self.observer is not None:
-                self.observer.ended(call, call.seconds())
+            self._tell(call)
             if self.tracing is not None:
                 self.tracing.ended(call)
             if self._emptied is not None and not self.open:
                 self._emptied.set()
+
+    def _tell(self, call: CallMetadata) -> None:
+        """A call has ended, or could not begin."""
+        if self._logged == "all" or (call.direct and self._logged == "direct"):
+            call.record()
+        if self.observer is not None:
+            self.observer.ended(call, call.seconds())
 
     async def emptied(self) -> None:
         """Returns once no call is open; for who lets no other one begin."""

@@ -133,6 +133,21 @@ async def test_who_waits_is_counted(tmp_path: Path) -> None:
                 await until(gateway_metrics, ("trestle_queue", "w"), 0)
 
 
+async def test_a_call_that_a_full_worker_turns_away_is_counted(tmp_path: Path) -> None:
+    options = {"metrics": services.FREE_PORT, "max_calls": 1}
+    async with services.worker("echo", tmp_path, settings=options) as worker:
+        metrics = await second_line(worker)
+        async with (
+            services.gateway({"workers": {"w": worker.address}}, tmp_path) as gateway,
+            Client(gateway.address) as client,
+            client.open(ask("echo?fault=stall&after=1")) as stream,
+        ):
+            await stream.event()
+            assert (await client.chat(ask("echo"))).error()["code"] == "overloaded"
+            await until(metrics, ("trestle_worker_calls_total", "echo", "Chat", "UNAVAILABLE", ""), 1)
+            stream.hang_up()
+
+
 @contextmanager
 def prometheus(folder: Path, targets: list[str]) -> Iterator[str]:
     """A real one that looks at these, and where it answers."""
