@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -54,19 +55,22 @@ def _environment(name: str, lock: Path) -> Path:
 
 
 def _once(folder: Path, lock: bytes, make: Callable[[], None]) -> None:
-    """Makes the folder unless it was made from this very lock; its stamp is written last."""
+    """Makes the folder unless it was made from this very lock; its stamp is written last. One process at a time."""
     stamp = folder / "made-from.sha256"
     digest = hashlib.sha256(lock).hexdigest()
-    if stamp.is_file() and stamp.read_text(encoding="ascii") == digest:
-        return
-    try:
-        make()
-    except (subprocess.SubprocessError, OSError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        said = getattr(error, "stderr", None) or str(error)
-        raise NotInstalled(f"{folder.name} could not be installed: {said.strip()[-300:]}") from None
-    stamp.write_text(digest, encoding="ascii")
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with (KEPT / f"{folder.name}.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if stamp.is_file() and stamp.read_text(encoding="ascii") == digest:
+            return
+        try:
+            make()
+        except (subprocess.SubprocessError, OSError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            said = getattr(error, "stderr", None) or str(error)
+            raise NotInstalled(f"{folder.name} could not be installed: {said.strip()[-300:]}") from None
+        stamp.write_text(digest, encoding="ascii")
 
 
 def _run(*command: str, cwd: Path | None = None) -> None:
-    subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True, timeout=120)
+    subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True, timeout=600)

@@ -75,6 +75,7 @@ def assert_unreadable(answer: Answer) -> None:
         ("identity", REQUEST),
         ("", REQUEST),
     ],
+    ids=["gzip", "two members", "deflate", "identity", "none"],  # bytes of gzip tell the time, and no name may
 )
 async def test_a_compressed_one(coding: str, body: bytes, client: Client, first: ScriptedUpstream) -> None:
     first.will(Reply.json(completion()))

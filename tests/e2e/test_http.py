@@ -12,6 +12,7 @@ import pytest
 from support import schemas, services
 from support.chain import CREDENTIAL, KEY, Chain
 from support.client import Client, ask
+from support.ports import free_port
 from support.upstream import PATIENCE, Framing, Gate, Reply, ScriptedUpstream, completion, text_stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -325,8 +326,7 @@ class TestHealth:
 
     async def test_ready_only_once_a_worker_serves(self, tmp_path: Path) -> None:
         upstreams = {"u": {"base_url": "http://127.0.0.1:9/v1", "models": ["late"]}}
-        async with services.worker("openai", tmp_path, upstreams) as worker:
-            address = worker.address
+        address = f"127.0.0.1:{free_port()}"
         settings = {"workers": {"w": address}}
         async with services.gateway(settings, tmp_path) as gateway, Client(gateway.address) as client:
             answer = await client.ask("GET", "/readyz")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import services
 from support.chain import model
 from support.client import Client, ask
+from support.ports import free_port
 from support.services import Service
 from support.upstream import PATIENCE, USAGE, Gate, Reply, ScriptedUpstream, completion, text_stream
 
@@ -154,9 +154,7 @@ def prometheus(folder: Path, targets: list[str]) -> Iterator[str]:
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("no Prometheus is installed (Debian: apt install prometheus)")
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{bound.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     listed = ", ".join(f'"{target}"' for target in targets)
     scrape = f"{{job_name: trestle, scrape_interval: 200ms, static_configs: [{{targets: [{listed}]}}]}}"
     (folder / "prometheus.yml").write_text(f"scrape_configs: [{scrape}]\n")

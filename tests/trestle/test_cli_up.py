@@ -325,16 +325,17 @@ async def test_a_terminal_is_shown_how_they_are(tmp_path: Path) -> None:
 
 async def test_a_terminal_is_shown_who_is_gone_and_who_is_back(tmp_path: Path) -> None:
     options: dict[str, Any] = {"config": {"worker": {}}, "folder": tmp_path}
-    elsewhere = await services.start("worker", "worker", "echo", **options)
+    address = f"127.0.0.1:{free_port()}"
+    elsewhere = await services.start("worker", "worker", "echo", listen=address, **options)
     try:
         # Of an address like this it does not know that it is this machine's own.
-        workers = {"echo": f"ipv4:{elsewhere.address}"}
+        workers = {"echo": f"ipv4:{address}"}
         config = {"gateway": {"auth": "open", "listen": "127.0.0.1:0", "workers": workers}}
         async with terminal(tmp_path, config) as shown:
             await shown.until("echo ok")
             await elsewhere.kill()
             await shown.until("echo DOWN")
-            elsewhere = await services.start("worker", "worker", "echo", listen=elsewhere.address, **options)
+            elsewhere = await services.start("worker", "worker", "echo", listen=address, **options)
             await shown.until("echo ok (back for ")
     finally:
         await elsewhere.stop()
