@@ -94,6 +94,13 @@ class ClientConnection(Connection):
         if not self.streams:
             self.close()
 
+    def unmade(self) -> None:
+        """Who makes it has given that up. One that is there all the same, for a turn of the loop, uvloop closes without
+        a word; asyncio tells of its end as of any other."""
+        if self._looking is not None and not self.transport.is_closing():
+            self.connection_lost(None)
+            self._out.clear()
+
     # Of a connection.
 
     def eof_received(self) -> bool:

@@ -113,25 +113,27 @@ class Replica:
 
     async def _connect(self) -> ClientConnection:
         channel, (host, port) = self._channel, self._address
-        made = lambda: ClientConnection(  # noqa: E731
-            channel.authority, channel.max_message_bytes, self, self._patience
-        )
+        connection = ClientConnection(channel.authority, channel.max_message_bytes, self, self._patience)
         named = None if channel.context is None else channel.tls_name or (host if port else _HERE)
-        if port:
-            transport, connection = await self._loop.create_connection(
-                made, host, port, ssl=channel.context, server_hostname=named
-            )
-        else:
-            transport, connection = await self._loop.create_unix_connection(
-                made, host, ssl=channel.context, server_hostname=named
-            )
+        try:
+            if port:
+                await self._loop.create_connection(
+                    lambda: connection, host, port, ssl=channel.context, server_hostname=named
+                )
+            else:
+                await self._loop.create_unix_connection(
+                    lambda: connection, host, ssl=channel.context, server_hostname=named
+                )
+        except BaseException:
+            connection.unmade()
+            raise
         try:
             await connection.settled_
         except ConnectionError as error:
             wrong = "does it ask for TLS?" if channel.context is None else "does it know the certificate that is shown?"
             raise ConnectionError(f"{error}, before it spoke gRPC: {wrong}") from None
         except BaseException:
-            transport.abort()
+            connection.transport.abort()
             raise
         return connection
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from support.channels import (
     PATH,
     Plain,
@@ -211,17 +212,18 @@ async def test_what_a_retired_replica_still_does_ends_with_the_channel() -> None
 
 async def test_channels_that_come_and_go_leave_nothing() -> None:
     """Neither tasks nor sockets, in whatever state they were."""
+    absent = f"127.0.0.1:{free_port()}"
 
     async def round_(address: str) -> None:
         async with opened(address) as plain:
             assert await ask(plain) == [b"?", b"?"]
-        async with opened(f"ipv4:127.0.0.1:{free_port()},{address}", balance="load") as plain:
+        async with opened(f"ipv4:{absent},{address}", balance="load") as plain:
             assert await ask(plain) == [b"?", b"?"]
         async with opened(address) as plain:
             calls = [asyncio.create_task(plain.call().read()) for _ in range(3)]
             await asyncio.sleep(0)
         assert all(isinstance(each, CallError) for each in await asyncio.gather(*calls, return_exceptions=True))
-        async with opened(f"127.0.0.1:{free_port()}") as plain:
+        async with opened(absent) as plain:
             assert (await failure(plain.call()))[0] == UNAVAILABLE
 
     async with own_server() as address:
@@ -231,6 +233,27 @@ async def test_channels_that_come_and_go_leave_nothing() -> None:
         for _ in range(20):
             await round_(address)
         await until(lambda: len(asyncio.all_tasks()) == 1 and open_files() <= files)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_one_that_ends_while_it_connects(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Whatever turn of the loop it is: a connection may be there, of which its maker does not know yet."""
+
+    async def run() -> None:
+        wrong = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: wrong.append(context))
+        async with own_server() as address:
+            for turns in range(20):
+                async with opened(address) as plain:
+                    call = asyncio.create_task(plain.call().read())
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                await asyncio.gather(call, return_exceptions=True)
+                await until(lambda: len(asyncio.all_tasks()) == 1)
+        assert not wrong
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
 
 
 async def until(holds: Callable[[], bool]) -> None:
