@@ -18,7 +18,9 @@ SCALAR: Final = st.sampled_from(
     [None, True, -1, 0, 2**31, 2**63, 2**64, 10**30, -0.5, 1e300, "", "a", "429", "\ud83c", [], {}, [None], {"a": None}]
 )
 JSON: Final = st.recursive(
-    SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner)
+    SCALAR,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
 )
 
 
