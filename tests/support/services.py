@@ -40,10 +40,13 @@ class Service:
     async def logged(self, words: str) -> str:
         """Waits until it has logged that; returns what is new in its log."""
         text = self.new_log()
-        async with asyncio.timeout(PATIENCE):
-            while words not in text:
-                await asyncio.sleep(0.02)
-                text += self.new_log()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while words not in text:
+                    await asyncio.sleep(0.02)
+                    text += self.new_log()
+        except TimeoutError:
+            raise AssertionError(f"{self.name} has not logged {words!r} but: {text}") from None
         return text
 
     async def other_address(self, what: str) -> str:
@@ -101,7 +104,8 @@ async def start(
             stderr=errors,
         )
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
+    # Nothing is learnt from how long it takes, and where a fixture waits a failure would be that of many tests.
+    async with asyncio.timeout(3 * PATIENCE):
         line = (await process.stdout.readline()).decode()
     if not line.startswith(_LISTENING):
         if process.returncode is None:
@@ -124,8 +128,13 @@ async def running(name: str, *command: str, **options: Any) -> AsyncIterator[Ser
     try:
         yield service
     finally:
-        _running.remove(service)
-        status = await service.stop()
+        try:
+            status = await service.stop()
+        except TimeoutError:
+            await service.kill()
+            raise AssertionError(f"{name} does not end: {service.new_log()}") from None
+        finally:
+            _running.remove(service)
     assert status == 0 or service.killed, f"{name} ended with status {status}: {service.new_log()}"
 
 
