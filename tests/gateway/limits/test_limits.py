@@ -181,39 +181,6 @@ def test_a_clock_that_was_wrong_for_a_while_does_no_harm() -> None:
     assert not isinstance(limits.admit([limited], 0, NOON + 31), Refusal), "and time goes on"
 
 
-def test_whom_nothing_need_be_remembered_of_is_forgotten() -> None:
-    """After an hour: not who has a request open, nor whose tokens or cost of the day or month count."""
-    limits, other = LocalLimits(), Holder("key:other", "a", Limits())
-    holders = {what: Holder(f"key:{what}", "a", Limits()) for what in ("idle", "open", "tokens", "cost", "late")}
-    for what, holder in holders.items():
-        limits.admit([holder], 10, NOON + (1 if what == "late" else 0))
-        if what != "open":
-            limits.settle([holder], 10, 5 if what == "tokens" else 0, 0.5 if what == "cost" else 0.0, NOON)
-
-    def known() -> set[str]:
-        return {id.removeprefix("key:") for id in limits._counters}  # noqa: A001, SLF001
-
-    limits.admit([other], 0, NOON + 3600)
-    assert known() == {*holders, "other"}
-    limits.settle([other], 0, 0, 0.0, NOON + 3600)
-    limits.admit([other], 0, NOON + 3660.5)
-    assert known() == {"open", "tokens", "cost", "other"}
-    limits.admit([other], 0, NOON + 40 * 86400)
-    assert known() == {"open", "other"}
-
-
-def test_who_is_swept_seldom_is_asked_for_seldom() -> None:
-    """Once a minute, not at each request."""
-    limits, first, second = LocalLimits(), Holder("key:first", "a", Limits()), Holder("key:second", "a", Limits())
-    limits.admit([first], 0, NOON)
-    limits.settle([first], 0, 0, 0.0, NOON)
-    for seconds in (3590, 3610, 3649):
-        limits.admit([second], 0, NOON + seconds)
-        assert len(limits._counters) == 2  # noqa: SLF001
-    limits.admit([second], 0, NOON + 3650)
-    assert len(limits._counters) == 1  # noqa: SLF001
-
-
 def test_what_was_used_before_is_remembered() -> None:
     limits, limited = LocalLimits(), key(tokens_per_day=100, cost_per_month=5.0)
     day, month = periods(NOON)
@@ -269,6 +236,25 @@ async def test_what_was_reserved_and_not_used_is_all_given_back(kept: Kept) -> N
     assert await kept.refused(limited, tokens=10) == ""
     await kept.settle(limited, reserved=10, used=0)
     assert await kept.refused(limited, tokens=1000) == "", "as the first one"
+
+
+async def test_what_is_given_back_twice_is_given_back_once(kept: Kept) -> None:
+    """A day's tokens are never less than none."""
+    limited = key(tokens_per_day=100)
+    assert await kept.refused(limited, tokens=50) == ""
+    for _ in range(2):
+        await kept.settle(limited, reserved=50, used=0)
+    assert await kept.refused(limited, tokens=60) == ""
+    assert await kept.refused(limited, tokens=60) == "tokens_per_day"
+
+
+@pytest.mark.parametrize(("period", "days"), [("day", 1), ("month", 31)])
+async def test_what_began_before_counts_where_it_began(kept: Kept, period: str, days: int) -> None:
+    limited, later = key(**{f"tokens_per_{period}": 100, f"cost_per_{period}": 1.0}), NOON + days * 86400
+    for now in (NOON, later):
+        assert await kept.refused(limited, tokens=10, now=now) == ""
+    await kept.settle(limited, reserved=10, used=1000, cost=5.0, began=NOON)
+    assert await kept.refused(limited, tokens=50, now=later) == ""
 
 
 async def test_a_lease_that_is_not_renewed_runs_out(tmp_path: Path) -> None:
