@@ -14,6 +14,7 @@ from support.http2_server import (
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
     OK_HEAD,
+    PING,
     RST_STREAM,
     WINDOW_UPDATE,
     Http2Server,
@@ -26,8 +27,12 @@ from support.http2_server import (
 )
 from support.scripted import answer, begun, pair, raised
 
+from gateway.rpc import connection as module
+
 CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 1, 4, 8, 14
 CANCEL = 8
+ENHANCE_YOUR_CALM = 11
+ACK = 0x1
 
 
 async def test_a_worker_that_goes_away() -> None:
@@ -194,3 +199,48 @@ async def test_a_worker_that_answers_before_it_has_the_request() -> None:
         assert (reset.stream, reset.number) == (asked.stream, 0)
         await peer.send(window_update(asked.stream, 1_000_000), window_update(0, 1_000_000))
         assert not any(came.kind == DATA for came in await peer.settle())
+
+
+@pytest.mark.parametrize(("code", "patience"), [(0, 2), (2, 2), (ENHANCE_YOUR_CALM, 4)])
+async def test_one_that_complains_of_it_is_asked_less_often(code: int, patience: int) -> None:
+    async with Http2Server() as server, opened(server.address) as plain:
+        reading = asyncio.create_task(plain.call().read())
+        peer = await server.serving()
+        await answer(peer, await peer.request())
+        assert await soon(reading) is not None
+        await peer.send(goaway(99, code))
+        await peer.ended()
+        reading = asyncio.create_task(plain.call().read())
+        following = await server.serving()
+        await answer(following, await following.request())
+        assert await soon(reading) is not None
+        assert [each._patience for each in plain.channel.connections] == [patience]  # noqa: SLF001
+
+
+class TestSilence:
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "LOOK", 0.05)
+
+    async def test_a_worker_is_asked_for_a_sign(self) -> None:
+        async with pair() as (plain, peer):
+            _, reading, asked = await begun(plain, peer)
+            for _ in range(3):
+                ping = await peer.frame(PING)
+                assert ping.flags == 0
+                await peer.send(frame(PING, ACK, 0, ping.payload))
+            await peer.send(peer.headers(asked.stream), peer.status(asked.stream))
+            assert await soon(reading) is None
+
+    async def test_one_that_gives_none_is_given_up(self) -> None:
+        async with Http2Server() as server, opened(server.address) as plain:
+            reading = asyncio.create_task(plain.call().read())
+            peer = await server.serving()
+            await peer.request()
+            assert await raised(reading) == (UNAVAILABLE, "The connection to the worker broke: ping timeout.")
+            await peer.ended()
+            assert [came.kind for came in peer.came].count(PING) == 1
+            reading = asyncio.create_task(plain.call().read())
+            following = await server.serving()
+            await answer(following, await following.request())
+            assert await soon(reading) is not None

@@ -281,6 +281,24 @@ async def test_empty_data_without_end(peer: Peer) -> None:
     assert await peer.goaway() == ENHANCE_YOUR_CALM
 
 
+async def test_data_without_end_for_a_stream_that_has_ended(peer: Peer) -> None:
+    await peer.send(peer.call(1, ECHO), data(1, b"x") * MANY)
+    assert await peer.goaway() == ENHANCE_YOUR_CALM
+
+
+async def test_calls_without_end_beyond_what_may_be_open() -> None:
+    async with serving(max_streams=1) as (address, _, _), connected(address, {}) as peer:
+        await peer.send(peer.call(1, HOLD), *(peer.headers(2 * i + 3, HOLD, end=True) for i in range(MANY)))
+        assert await peer.goaway() == ENHANCE_YOUR_CALM
+
+
+async def test_windows_of_many_streams_that_change_without_end(peer: Peer) -> None:
+    """Each such change costs a step for each stream."""
+    await peer.send(*(peer.headers(2 * i + 1, HOLD) for i in range(160)))
+    await peer.send(*(settings({frames.INITIAL_WINDOW_SIZE: 100 + i}) for i in range(MANY // 10)))
+    assert await peer.goaway() == ENHANCE_YOUR_CALM
+
+
 async def test_metadata(served: tuple[str, Service], peer: Peer) -> None:
     sent = (("x-text", "a b"), ("x-many", "1"), ("x-many", "2"), ("x-it-bin", "AAH/"), ("y-bin", "AA"))
     await peer.send(peer.call(1, TELL, b"", *sent))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from support.http2 import WHOLE, Peer, connected, data, framed
@@ -12,6 +13,13 @@ from support.upstream import PATIENCE
 from trestle.http2 import frames, toll
 from trestle.http2.connection import CONNECTION_WINDOW, STREAM_WINDOW
 from trestle.http2.frames import FLOW_CONTROL_ERROR, HEADERS, SETTINGS, rst_stream, settings, window_update
+from trestle.rpc.call import Call
+
+
+def open_calls() -> list[Call]:
+    """Those that are still in memory."""
+    gc.collect()
+    return [each for each in gc.get_objects() if isinstance(each, Call)]
 
 
 class TestWindows:
@@ -74,6 +82,19 @@ class TestWindows:
             turns = [each.stream for each in await peer.pong() if each.kind == frames.DATA]
             assert turns == [*range(3, 4003, 2)] * 2 + [*range(3, 2003, 2)]
 
+    async def test_nothing_is_left_of_answers_that_waited_for_it(self, served: tuple[str, Service]) -> None:
+        """Whose calls were given up, though the window stays shut."""
+        async with connected(served[0], {frames.INITIAL_WINDOW_SIZE: 1 << 20}) as peer:
+            await peer.send(peer.call(1, ECHO, bytes(frames.FIRST_WINDOW - 5)))
+            await peer.answer(1)
+            numbers = range(3, 43, 2)
+            await peer.send(*(peer.call(number, ECHO, b"x") for number in numbers))
+            await peer.pong()
+            assert len(open_calls()) == len(numbers)
+            await peer.send(*(rst_stream(number, frames.CANCEL) for number in numbers))
+            await peer.pong()
+            assert open_calls() == []
+
     async def test_of_a_stream_may_not_be_overrun(self, served: tuple[str, Service], peer: Peer) -> None:
         """Its client has answers to read before anything more is taken."""
         await peer.send(settings({frames.INITIAL_WINDOW_SIZE: 0}), peer.headers(1, JOIN))
@@ -121,3 +142,14 @@ async def test_a_method_that_writes_waits_for_who_does_not_read(served: tuple[st
         assert served[1].written == 1
         await peer.send(window_update(0, 100_000), window_update(1, 100_000))
         assert len((await peer.answer(1)).data) == 99_000
+
+
+async def test_a_method_that_waits_no_longer_keeps_nobody_else_waiting(served: tuple[str, Service]) -> None:
+    """Two wait for a client that does not read; the first one's deadline passes, and then it reads."""
+    async with connected(served[0], {frames.INITIAL_WINDOW_SIZE: frames.LARGEST_WINDOW}) as peer:
+        await peer.send(window_update(0, frames.LARGEST_WINDOW - frames.FIRST_WINDOW))
+        await peer.send(peer.call(1, COUNT, b"1000 1000000", ("grpc-timeout", "300m")))
+        await served[1].until(begun=1)
+        await peer.send(peer.call(3, COUNT, b"5 1000000"))
+        await served[1].until(begun=2, cancelled=1, running=1)
+        assert len((await peer.answer(3)).data) == 5 * 1_000_005
