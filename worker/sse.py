@@ -88,7 +88,7 @@ class SseParser:
     def next_event(self, data: bytes, others: int) -> int:
         """Where in the bytes that come next an event begins of which nothing has come, behind so many others; -1 where
         that is not to be told at a glance, or data is more than one event may be."""
-        if self._skip_lf or self._name or len(data) > self._max or (self._start and data[:1] in (b"", _BOM[:1])):
+        if self._name or len(data) > self._max or (self._start and data[:1] in (b"", _BOM[:1])):
             return -1
         at = 0
         for _ in range(others + 1 if self._held or self._data else others):

@@ -68,8 +68,6 @@ class TextTemplate:
             if not found or not padding.isalnum():
                 return None
         try:
-            if not said.isascii():
-                said.decode()
             text = _text(said)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
@@ -98,8 +96,6 @@ class TextTemplate:
         # No string goes over a line's end, so each of them is one string exactly, or this is no array of as many.
         array = b"[%b]" % b",\n".join(said)
         try:
-            if not array.isascii():
-                array.decode()
             texts = _texts(array)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return [], [], 0
