@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from support.redis import Missing, redis_server
 
 from gateway.limits.local import LocalLimits, periods, until_next
-from gateway.limits.policy import Holder, Limits, Refusal, Standing, duration, headers
+from gateway.limits.policy import Holder, Limits, Refusal, Standing, duration, headers, standing
 from gateway.limits.shared import SharedLimits
 from trestle.errors import Reason
 
@@ -304,6 +304,7 @@ def test_how_a_holder_stands() -> None:
 def test_who_used_more_than_a_minutes_worth_has_nothing_left() -> None:
     limits, limited = LocalLimits(), key(requests_per_minute=5, tokens_per_minute=600)
     assert limits.admit([limited], 900, NOON) == [Standing(limited, 4, 12.0, 0, 90.0)]
+    assert standing(limited, -1.0, -60.0) == Standing(limited, 0, 72.0, 0, 66.0)
 
 
 def test_the_day_and_month_of_an_instant() -> None:
@@ -367,3 +368,4 @@ def test_headers_are_of_who_has_less_left() -> None:
 )
 def test_until_the_next_day_or_month(limit: str, seconds: float) -> None:
     assert until_next(limit, NOON) == seconds
+    assert until_next(limit, 1_798_761_590.0) == 10.0, "the last day of a long month"
