@@ -237,6 +237,22 @@ async def test_a_clean_end_without_done_is_an_end(client: Client, first: Scripte
     assert (stream.text(), stream.done) == ("Hello.", True)
 
 
+async def test_an_answer_of_events_is_one_whatever_it_calls_itself(client: Client, first: ScriptedUpstream) -> None:
+    """Its end is as good where nothing says so but its finish."""
+    first.will(Reply([*text_stream(["Hello."])[:-1]], headers={"content-type": "text/plain"}))
+    stream = await client.stream(ask())
+    assert (stream.text(), stream.done) == ("Hello.", True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [("text/event-stream", "upstream_truncated"), ("text/plain", "upstream_protocol")]
+)
+async def test_an_answer_without_a_word(kind: str, code: str, client: Client, first: ScriptedUpstream) -> None:
+    first.will(Reply([b": nothing\n\n"], headers={"content-type": kind}))
+    answer = await client.chat(ask(stream=True))
+    assert answer.error()["code"] == code
+
+
 async def test_where_only_the_close_ends_the_body_usage_must_have_come(
     client: Client, first: ScriptedUpstream
 ) -> None:

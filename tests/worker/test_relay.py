@@ -146,8 +146,23 @@ def test_an_event_beyond_its_limit_is_not_let_through() -> None:
     assert not decoded(data, data, limit=4000)[1]
 
 
-@pytest.mark.parametrize("padding", ["", "a b", 'a","b":"c'])
+@pytest.mark.parametrize("begun", [b"event: error\n", b"data: x\n", b": a comment", b"da"])
+def test_what_an_event_began_with_is_not_passed_by(begun: bytes) -> None:
+    """The one that goes on with the next piece says something else then, however like the others it looks."""
+    like = b"".join(text(f"{i}") for i in range(20))
+    chunks = assert_same(like + begun + like + END, like + begun, like + END)
+    assert len([chunk for chunk in chunks if chunk.text]) < 40
+
+
+@pytest.mark.parametrize("padding", ["", "a b", 'a","b":"c', 'a"b', "\\x"])
 def test_a_padding_that_is_none(padding: str) -> None:
     like = b"".join(text(f"{i}", form="padded") for i in range(20))
     assert_same(like + text("x", form="padded", padding=padding) + like + END)
     assert_same(like + text("", form="padded") + like + END)
+
+
+def test_lines_that_are_no_data_are_none_where_others_are() -> None:
+    """A chunk over several lines is like no other that is not."""
+    like = b"".join(text(f"{i}") for i in range(20))
+    several = [like.replace(b',"model"', end + b',"model"') for end in (b"\ndata: ", b"\n")]
+    assert_same(several[0] + several[1] + END, *several, END)

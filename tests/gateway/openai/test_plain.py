@@ -22,6 +22,7 @@ OTHERS = [
     Chunk(), NEWER, Chunk(choice=1), Chunk(choice=1, text="c"), Chunk(choice=128, text="c"),
     Chunk(text=""), Chunk(text="b" * 126), Chunk(text="b" * 20000),
     Chunk(text="d", choice_extra_json=b'{"x":1}'), Chunk(text="d", delta_extra_json=b'{"x":1}'),
+    Chunk(text="d", answer_extra_json=b'{"id":"z"}'), Chunk(text="d", answer_extra_json=b'{ "x": 1 }'),
     Chunk(text="d", answer_extra_json=b'{"x":1}'), Chunk(text="d", answer_extra_json=b'{"obfuscation":1}'),
     Chunk(text="d", answer_extra_json=b'{"obfuscation":"' + b"p" * 200 + b'"}'), Chunk(answer_extra_json=PADDED),
     Chunk(text="d", logprobs=chat_pb2.Logprobs(has_content=True)), Chunk(reasoning="e"), Chunk(refusal="f"),
