@@ -18,9 +18,9 @@ from gateway.routing import Route
 from gateway.settings import BreakerSettings, GatewaySettings, RetrySettings, Target
 from gateway.workers import SERVICE, Worker, read_links
 from trestle.errors import DETAILS_KEY, CallError, Reason
+from trestle.rpc.call import Call, Method
+from trestle.rpc.server import Server
 from trestle.v1 import chat_pb2
-from worker.rpc.call import Call, Method
-from worker.rpc.server import Server
 
 Step = Callable[[Call], Awaitable[chat_pb2.ChatResponse | None]]
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
