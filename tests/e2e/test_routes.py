@@ -1,94 +1,17 @@
-"""A request's way over its route: retries, deadlines, limits in time, hedging, rests, clients that stall."""
+"""A request's way over its route: retries, deadlines, limits in time, rests, clients that stall."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import services
 from support.client import Client, ask
-from support.services import Service
-from support.upstream import (
-    PATIENCE,
-    Cut,
-    Framing,
-    Gate,
-    Reply,
-    ScriptedUpstream,
-    chunk,
-    completion,
-    sse,
-    text_stream,
-)
-
-both_ways = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
-BUSY = Reply.json({"error": {"message": "Busy.", "type": "server_error"}}, 503)
-
-
-class Two:
-    """Two upstreams, their worker, and a client of the gateway before it; address: the gateway's."""
-
-    def __init__(
-        self, client: Client, gateway: Service, worker: Service, first: ScriptedUpstream, second: ScriptedUpstream
-    ) -> None:
-        self.client = client
-        self.gateway = gateway
-        self.worker = worker
-        self.address = gateway.address
-        self.first = first
-        self.second = second
-        self.attempts = ""  # of the last good answer, as it says itself
-
-    async def text(self, streamed: bool, model: str = "m", **headers: str) -> str:
-        """The text of an answer that must be a good one."""
-        if streamed:
-            stream = await self.client.stream(ask(model), **headers)
-            assert stream.done, stream.error
-            self.attempts = stream.headers["x-trestle-attempts"]
-            return stream.text()
-        answer = await self.client.chat(ask(model), **headers)
-        assert answer.status == 200, answer.body
-        self.attempts = answer.headers["x-trestle-attempts"]
-        text: str = answer.json["choices"][0]["message"]["content"]
-        return text
-
-
-@asynccontextmanager
-async def route(
-    folder: Path,
-    targets: int = 2,
-    upstream: dict[str, Any] | None = None,
-    gateway: dict[str, Any] | None = None,
-    **settings: Any,
-) -> AsyncIterator[Two]:
-    """A model `m` over so many upstreams; settings: the route's; upstream, gateway: theirs."""
-    async with ScriptedUpstream() as first, ScriptedUpstream() as second:
-        more = {"retries": 0, **(upstream or {})}
-        upstreams = {"first": {"base_url": first.url, **more}, "second": {"base_url": second.url, **more}}
-        listed = [{"worker": "w", "upstream": name, "model": "m"} for name in upstreams][:targets]
-        models = [{"name": "m", "targets": listed, **settings}]
-        async with (
-            services.worker("openai", folder, upstreams) as worker,
-            services.gateway({"workers": {"w": worker.address}, "models": models, **(gateway or {})}, folder) as served,
-            Client(served.address) as client,
-        ):
-            yield Two(client, served, worker, first, second)
-
-
-def good(streamed: bool, text: str = "Good.") -> Reply:
-    return Reply.sse(*text_stream([text])) if streamed else Reply.json(completion(text))
-
-
-def silent(streamed: bool) -> Reply:
-    """The head of an answer, and nothing more."""
-    if not streamed:
-        return Reply([Gate()], headers={"content-type": "application/json"})
-    return Reply.sse(sse(chunk({"role": "assistant", "content": ""})), Gate())
+from support.routes import BUSY, Two, ask_body, both_ways, good, route, silent
+from support.upstream import PATIENCE, Gate, Reply, chunk, completion, sse, text_stream
 
 
 @both_ways
@@ -211,125 +134,6 @@ async def test_an_upstream_with_a_time_of_its_own(tmp_path: Path, streamed: bool
         assert await two.text(streamed) == "Good."
 
 
-@both_ways
-async def test_the_first_to_speak_wins(tmp_path: Path, streamed: bool) -> None:
-    async with route(tmp_path, hedge_after=0.2) as two:
-        two.first.will(silent(streamed))
-        two.second.will(good(streamed, "Faster."))
-        assert await two.text(streamed) == "Faster."
-        await (await two.first.request()).closed()
-
-
-@both_ways
-async def test_who_speaks_in_time_is_not_raced(tmp_path: Path, streamed: bool) -> None:
-    async with route(tmp_path, hedge_after=PATIENCE) as two:
-        two.first.will(good(streamed))
-        assert await two.text(streamed) == "Good."
-        assert two.second.requests == []
-
-
-@both_ways
-async def test_a_race_is_won_by_who_does_not_fail(tmp_path: Path, streamed: bool) -> None:
-    gate = Gate()
-    async with route(tmp_path, hedge_after=0.2) as two:
-        late = good(streamed)
-        two.first.will(Reply([gate, *late.steps], headers=late.headers))
-        two.second.will(BUSY)
-        asked = asyncio.create_task(two.text(streamed))
-        await two.second.request()
-        gate.set()
-        assert await asked == "Good."
-
-
-@both_ways
-async def test_a_race_that_both_lose_is_over(tmp_path: Path, streamed: bool) -> None:
-    gate = Gate()
-    async with route(tmp_path, hedge_after=0.01) as two:
-        two.first.will(Reply([gate, Cut.CLOSE], framing=Framing.BARE))
-        two.second.will(BUSY)
-        asked = asyncio.create_task(two.client.ask("POST", "/v1/chat/completions", ask_body(streamed)))
-        await two.second.request()
-        gate.set()
-        answer = await asked
-        assert (answer.status, answer.headers["x-trestle-attempts"]) == (503, "2")
-        assert (len(two.first.requests), len(two.second.requests)) == (1, 1)
-
-
-async def test_a_race_costs_what_a_further_target_does(tmp_path: Path) -> None:
-    gate = Gate()
-    async with route(tmp_path, hedge_after=0.01, gateway={"retries": {"ratio": 0.0, "reserve": 1}}) as two:
-        late, slow, both = good(False, "Alone."), good(False, "Faster."), Gate()
-        two.first.will(silent(False), Reply([gate, *late.steps], headers=late.headers))
-        two.second.will(Reply([both, *slow.steps], headers=slow.headers), good(False, "Nobody paid for it."))
-        asked = asyncio.create_task(two.text(False))
-        await two.first.request()
-        both.set()
-        assert await asked == "Faster."
-        asked = asyncio.create_task(two.text(False))
-        await two.first.request()
-        await asyncio.wait([asked], timeout=0.5)
-        gate.set()
-        assert await asked == "Alone."
-        assert len(two.second.requests) == 1
-
-
-@asynccontextmanager
-async def raced(folder: Path, rest: float) -> AsyncIterator[Two]:
-    """A model `m` whose targets race at once, and `calm` with the same targets; they rest after one failure."""
-    targets = [{"worker": "w", "upstream": name, "model": "m"} for name in ("first", "second")]
-    models = [{"name": "m", "targets": targets, "hedge_after": 0.01}, {"name": "calm", "targets": targets}]
-    async with route(folder, gateway={"models": models, "breaker": {"failures": 1, "rest": rest}}) as two:
-        yield two
-
-
-@both_ways
-async def test_who_fails_in_a_race_is_rested_too(tmp_path: Path, streamed: bool) -> None:
-    broken, whole = Gate(), Gate()
-    async with raced(tmp_path, rest=3600) as two:
-        late = good(streamed)
-        two.first.will(Reply([broken, Cut.CLOSE], framing=Framing.BARE))  # asked once more it says no
-        two.second.will(Reply([whole, *late.steps], headers=late.headers), good(streamed, "Alone."))
-        asked = asyncio.create_task(two.text(streamed))
-        await two.second.request()
-        broken.set()
-        await two.worker.logged("Chat failed")  # and so is on its way to the gateway, before what comes now
-        whole.set()
-        assert await asked == "Good."
-        assert await two.text(streamed, "calm") == "Alone."
-
-
-@both_ways
-async def test_who_loses_a_race_may_be_asked_again(tmp_path: Path, streamed: bool) -> None:
-    """Also where the race was to find out whether it is well again."""
-    async with raced(tmp_path, rest=0.001) as two:
-        gate, faster = Gate(), good(streamed, "Faster.")
-        two.first.will(BUSY, silent(streamed), good(streamed, "Well again."))
-        two.second.will(good(streamed), Reply([gate, *faster.steps], headers=faster.headers))
-        assert await two.text(streamed, "calm") == "Good."
-        await two.first.request()
-        asked = asyncio.create_task(two.text(streamed))
-        await two.first.request()
-        gate.set()
-        assert await asked == "Faster."
-        assert await two.text(streamed, "calm") == "Well again."
-
-
-async def test_who_was_left_in_a_race_may_be_asked_again(tmp_path: Path) -> None:
-    async with raced(tmp_path, rest=0.001) as two:
-        two.first.will(BUSY, silent(False), good(False, "Well again."))
-        two.second.will(good(False), silent(False))
-        assert await two.text(False, "calm") == "Good."
-        upstreams = (two.first, two.second)
-        for upstream in upstreams:
-            await upstream.request()
-        asked = asyncio.create_task(two.text(False))
-        requests = [await upstream.request() for upstream in upstreams]
-        asked.cancel()
-        for request in requests:
-            await request.closed()
-        assert await two.text(False, "calm") == "Well again."
-
-
 async def test_a_target_that_keeps_failing_is_rested(tmp_path: Path) -> None:
     settings = {"breaker": {"failures": 2, "rest": 3600}}
     async with route(tmp_path, gateway=settings) as two:
@@ -407,7 +211,3 @@ async def test_an_outage_of_every_target_is_not_multiplied(tmp_path: Path) -> No
         answers = [await two.client.chat(ask("m")) for _ in range(5)]
         assert [answer.headers["x-trestle-attempts"] for answer in answers] == ["2", "2", "2", "1", "1"]
         assert {answer.status for answer in answers} == {503}
-
-
-def ask_body(streamed: bool) -> bytes:
-    return json.dumps({**ask("m"), "stream": streamed}).encode()
