@@ -33,7 +33,7 @@ run: $(RUN) ## Serve the gateway and its workers on this machine (CONFIG=trestle
 
 # Services are started hundreds of times, and each test process reads all tests: what was compiled for one is kept.
 test: export PYTHONDONTWRITEBYTECODE :=
-test: $(DEV) ## Run the tests, two processes a CPU (ARGS='-k name' for some of them, in one)
+test: $(DEV) ## Run the tests, two processes a CPU (ARGS='-k name': some, in one process; ARGS='--shuffle 7')
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 check: lint types imports contract fresh manifests ## Check style, types, import rules, the contract, generated files, manifests

@@ -102,6 +102,8 @@ async def bridge(folder: Path, database: str) -> AsyncIterator[Bridge]:
             "keys": [_file_key("a", FILE_KEY, ["chat", "manage"]), _file_key("b", CHAT_FILE_KEY, ["chat"])],
             "database": database,
             "directory": {"interval": 0.05},
+            # By itself one folder for all on this machine, whatever their databases.
+            "ledger": {"outbox": str(folder / "outbox")},
             "workers": {"openai": worker.address},
             "models": [model("scripted", "first"), model("other", "first")],
         }
