@@ -105,8 +105,11 @@ async def start(
         )
     assert process.stdout is not None
     # Nothing is learnt from how long it takes, and where a fixture waits a failure would be that of many tests.
-    async with asyncio.timeout(3 * PATIENCE):
-        line = (await process.stdout.readline()).decode()
+    try:
+        async with asyncio.timeout(3 * PATIENCE):
+            line = (await process.stdout.readline()).decode()
+    except TimeoutError:
+        line = "it did not say that it listens\n"
     if not line.startswith(_LISTENING):
         if process.returncode is None:
             process.kill()
