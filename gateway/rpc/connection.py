@@ -99,7 +99,6 @@ class ClientConnection(Connection):
         a word; asyncio tells of its end as of any other."""
         if self._looking is not None and not self.transport.is_closing():
             self.connection_lost(None)
-            self._out.clear()
 
     # Of a connection.
 

@@ -89,6 +89,7 @@ class Connection(Side, Outlet):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.why = self.why or ("it was closed" if exc is None else str(exc))
+        self._out.clear()
         self._blocked.clear()
         streams, self.streams = self.streams, {}
         for stream in streams.values():

@@ -293,3 +293,19 @@ async def test_a_worker_that_restarts_again_and_again_loses_no_call_that_it_did_
             await server.stop(PATIENCE)
         stopped.set()
     assert counts["good"] >= 150
+
+
+def test_it_closes_while_it_connects() -> None:
+    """In whatever turn of the loop that is, of the one that the services run on."""
+
+    async def close_after_turns() -> None:
+        async with own_server() as address:
+            for turns in range(30):
+                async with opened(f"ipv4:{address}") as plain:
+                    asked = asyncio.create_task(plain.call().read())
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    asked.cancel()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(close_after_turns())
