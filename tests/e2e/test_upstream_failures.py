@@ -253,6 +253,12 @@ async def test_an_answer_without_a_word(kind: str, code: str, client: Client, fi
     assert answer.error()["code"] == code
 
 
+async def test_a_cut_answer_is_not_blamed_for_what_it_may_have_become(client: Client, first: ScriptedUpstream) -> None:
+    first.will(Reply([b"neither"], headers={"content-type": "text/plain"}, framing=Framing.CLOSE))
+    answer = await client.chat(ask(stream=True))
+    assert answer.error()["code"] == "upstream_truncated"
+
+
 async def test_where_only_the_close_ends_the_body_usage_must_have_come(
     client: Client, first: ScriptedUpstream
 ) -> None:
