@@ -23,6 +23,7 @@ from support.http2_server import (
 from support.scripted import begun, pair, raised
 
 from gateway.rpc.connection import RECEIVE_WINDOW
+from trestle.errors import CallError
 
 CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 1, 2, 4, 8, 13, 14
 CANCEL = 8
@@ -294,6 +295,16 @@ async def test_a_method_of_one_response(responses: tuple[bytes, ...], words: str
             await peer.send(frame(DATA, 0, asked.stream, message(said(each))))
         await peer.send(peer.status(asked.stream))
         assert await raised(reading) == (INTERNAL, words)
+
+
+async def test_nothing_is_read_after_what_cannot_be() -> None:
+    async with pair() as (plain, peer):
+        call, reading, asked = await begun(plain, peer)
+        both = (message(b"\x0a\xff"), message(said(b"after it")))
+        await peer.send(peer.headers(asked.stream), *(frame(DATA, 0, asked.stream, each) for each in both))
+        assert await raised(reading) == (INTERNAL, "A response cannot be read.")
+        with pytest.raises(CallError):
+            await soon(call.read())
 
 
 async def test_who_reads_may_be_cancelled_and_others_go_on() -> None:

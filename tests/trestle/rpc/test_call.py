@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import logging
 import zlib
@@ -11,10 +12,12 @@ import pytest
 import pytest_asyncio
 from support.http2 import WHOLE, Peer, connected, data, framed
 from support.rpc import COUNT, ECHO, FAIL, HOLD, JOIN, TELL, UNREADABLE, Service, serving
+from support.upstream import PATIENCE
 
 from trestle.http2 import frames
 from trestle.http2.connection import STREAM_WINDOW
 from trestle.http2.frames import NO_ERROR, RST_STREAM, rst_stream, settings, window_update
+from trestle.rpc.call import Call, Method
 
 TWO = (13, "The call has more than one request, or one that is not in gRPC's frame.")
 CUT = (13, "The call ended before its request was whole.")
@@ -249,3 +252,24 @@ class TestResets:
         peer.writer.write_eof()
         await service[1].until(cancelled=1)
         await peer.ended()
+
+
+async def test_an_answer_that_comes_after_the_end_is_not_sent() -> None:
+    """The method did not care that it was cancelled."""
+    answered = asyncio.Event()
+
+    async def stubborn(request: bytes, call: Call) -> bytes:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_soon(answered.set)
+        return b"late"
+
+    async with serving() as (address, _, server), connected(address, {}) as peer:
+        server.add({"/test.Test/Stubborn": Method(stubborn, bytes, bytes)})
+        await peer.send(peer.call(1, "/test.Test/Stubborn"))
+        assert await peer.pong() == []
+        await peer.send(rst_stream(1, frames.CANCEL))
+        async with asyncio.timeout(PATIENCE):
+            await answered.wait()
+        assert await peer.pong() == []
