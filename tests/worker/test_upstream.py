@@ -21,6 +21,7 @@ from support.upstream import PATIENCE, Cut, Framing, Gate, Reply, ScriptedUpstre
 
 from trestle.errors import CallError, Reason
 from worker.family import HttpRequest, Upstream, UpstreamSettings
+from worker.http1 import HIGH_WATER
 from worker.upstream import UpstreamAnswer, UpstreamClient
 
 
@@ -42,6 +43,14 @@ async def body_of(answer: UpstreamAnswer) -> bytes:
         return await answer.read_all(1 << 20)
     finally:
         answer.close()
+
+
+async def has_ended(answer: UpstreamAnswer) -> None:
+    """All of it is there, and the loop has had no other turn since."""
+    end = time.monotonic() + PATIENCE
+    while not answer.ended:
+        assert time.monotonic() < end
+        await asyncio.sleep(0)
 
 
 async def test_what_arrived_is_read_before_the_break() -> None:
@@ -107,6 +116,34 @@ async def test_a_second_answer_to_one_request_is_nobodys(more: bytes) -> None:
         assert scripted.accepted == 2
 
 
+async def test_a_connection_that_broke_after_its_answer_is_given_to_nobody() -> None:
+    """Not even in the moment before the loop tells that it is lost."""
+    gate = Gate()
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
+        broken = Reply([head, gate, b"true what?"], framing=Framing.BARE)
+        scripted.will(broken, Reply([b"next"], framing=Framing.LENGTH))
+        answer = await client.open(post(scripted.url), {})
+        gate.set()
+        await has_ended(answer)
+        assert await body_of(answer) == b"true"
+        assert await body_of(await client.open(post(scripted.url), {})) == b"next"
+
+
+async def test_an_answer_that_came_whole_leaves_a_connection_that_serves_again() -> None:
+    """Also where it is much, and nobody has read it."""
+    gate = Gate()
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        scripted.will(Reply([bytes(HIGH_WATER), gate, b"\0"], framing=Framing.LENGTH))
+        scripted.will(Reply([b"next"], framing=Framing.LENGTH))
+        answer = await client.open(post(scripted.url), {})
+        gate.set()
+        await has_ended(answer)
+        answer.close()
+        assert await body_of(await client.open(post(scripted.url), {})) == b"next"
+        assert scripted.accepted == 1
+
+
 async def test_bytes_that_nobody_asked_for_end_an_idle_connection() -> None:
     wire = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ntrue"
     gate = Gate()
@@ -141,6 +178,19 @@ async def test_a_small_body_that_would_become_a_huge_one(coding: str) -> None:
             await answer.read_all(2 * len(zeros))
         assert raised.value.reason is Reason.UPSTREAM_PROTOCOL
         answer.close()
+
+
+async def test_a_small_body_that_would_become_a_huge_one_bit_by_bit() -> None:
+    """Each of the pieces that one read holds is small enough."""
+    packer = zlib.compressobj()
+    pieces = [packer.compress(bytes(8 << 20)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(10)]
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: deflate\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (*pieces, packer.flush()))
+    async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
+        scripted.will(Reply([head + chunks + b"0\r\n\r\n"], framing=Framing.BARE))
+        with pytest.raises(CallError) as raised:
+            await (await client.open(post(scripted.url), {})).read_all(1 << 30)
+        assert raised.value.reason is Reason.UPSTREAM_PROTOCOL
 
 
 async def test_a_body_that_is_not_packed_as_it_says() -> None:
