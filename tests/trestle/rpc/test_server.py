@@ -103,6 +103,16 @@ class TestStop:
             assert await peer.ended() == []
         await service.until(cancelled=2, running=0)
 
+    async def test_no_longer_than_it_may_for_who_reads_nothing(self, served: tuple[str, Service, Server]) -> None:
+        address, service, server = served
+        async with connected(address, {frames.INITIAL_WINDOW_SIZE: LARGEST_WINDOW}) as peer:
+            await peer.send(window_update(0, LARGEST_WINDOW - 65_535), peer.call(1, COUNT, b"2 50000000"))
+            await service.until(begun=1)
+            stopping = asyncio.create_task(server.stop(1000))
+            await asyncio.sleep(0)
+            await server.stop(0)
+            await asyncio.wait_for(stopping, PATIENCE)
+
     async def test_of_a_connection_that_is_on_its_way(self, tmp_path: Path) -> None:
         """It has been taken, and its handshake is still to come."""
         authority = Authority(tmp_path)
