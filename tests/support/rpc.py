@@ -120,3 +120,8 @@ async def serving(
         yield address, service, server
     finally:
         await server.stop(0)
+        # One whose client has read nothing holds what it was sent, and the loop may end before it sees the client gone.
+        for connection in tuple(server._connections):  # noqa: SLF001
+            connection.transport.abort()
+        while server._connections:  # noqa: ASYNC110, SLF001 (one turn, not a wait)
+            await asyncio.sleep(0)
