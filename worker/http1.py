@@ -167,6 +167,7 @@ class Connection(asyncio.Protocol):
                 raise httptools.HttpParserError("the head is too large")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, zlib.error):
             self.broken = True
+            self._keep = False
             self._transport.abort()
         if self._held > HIGH_WATER and not self._paused and not self.ended:
             self._paused = True

@@ -58,8 +58,10 @@ async def first_bytes(answer: UpstreamAnswer) -> bytes:
 def decode(data: bytes, sse: SseParser, decoder: Decoder[Any], chunks: Any) -> None:
     """Puts there what one more piece of the body says. Raises `CallError` as `Decoder.feed`, after what came before the
     fault."""
-    for others in (0, _OTHERS) if len(data) >= _RUN_BYTES else ():
-        at = sse.next_event(data, others) if len(data) >= _RUN_BYTES else -1
+    for others in (0, _OTHERS):
+        if len(data) < _RUN_BYTES:
+            break
+        at = sse.next_event(data, others)
         if at < 0:
             break
         if at:

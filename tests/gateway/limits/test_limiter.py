@@ -7,13 +7,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
-from support.redis import Missing, redis_server
 from support.upstream import PATIENCE
 
 from gateway.exchange import Exchange
@@ -33,17 +30,6 @@ ONE = Holder("key:k", "a", Limits(concurrent=1))
 USED, OPEN = "trestle:{a}:used:key:k", "trestle:{a}:open:key:k"
 RESERVED = 100
 ASKED = chat_pb2.ChatRequest(sampling=chat_pb2.Sampling(max_tokens=RESERVED))
-
-
-@pytest_asyncio.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
-    try:
-        with redis_server(tmp_path) as server:
-            client = Redis.from_url(server.url)
-            yield client
-            await client.aclose()
-    except Missing as missing:
-        pytest.skip(str(missing))
 
 
 @asynccontextmanager

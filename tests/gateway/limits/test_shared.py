@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
-from support.redis import Missing, redis_server
 from support.upstream import PATIENCE
 
 from gateway.limits.policy import Holder, Limits, Refusal
 from gateway.limits.shared import SharedLimits
 
 ONE, TWO = (Holder("key:k", "a", Limits(concurrent=most)) for most in (1, 2))
-
-
-@pytest_asyncio.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
-    try:
-        with redis_server(tmp_path) as server:
-            client = Redis.from_url(server.url)
-            yield client
-            await client.aclose()
-    except Missing as missing:
-        pytest.skip(str(missing))
 
 
 async def let_in(limits: SharedLimits, holder: Holder, request: str) -> bool:

@@ -172,7 +172,7 @@ class AnswerDecoder(ABC, Generic[C]):
         elif choice:
             for text in filter(None, texts):
                 add(choice=choice, text=text)
-        else:
+        else:  # which need not be named, and costs half as much again where it is
             for text in filter(None, texts):
                 add(text=text)
         self._output.chars += sum(map(len, texts))
