@@ -166,9 +166,9 @@ class Record:
         told = attempt.error.usage if attempt.error is not None else None
         if told is None:
             told = attempt.usage
-        if told is not None or not _may_have_cost(attempt):
-            return told
-        return self._estimate(0)
+        if told is None:
+            return self._estimate(0) if _may_have_cost(attempt) else None
+        return _whole(told)
 
     def uses(self) -> Sequence[tuple[Attempt, chat_pb2.Usage | None]]:
         """Every attempt and what it cost, as `used` says. Ask once the request has ended."""
@@ -190,10 +190,12 @@ class Record:
         if attempt.error is not None and attempt.error.usage is not None:
             told = attempt.error.usage
         chars = 0 if answer is None else answer.chars
-        if self.outcome is Outcome.DONE:
-            return told if told is not None else self._estimate(chars)
         if told is None:
-            return self._estimate(chars) if chars or _may_have_cost(attempt) else None
+            known = self.outcome is Outcome.DONE or chars or _may_have_cost(attempt)
+            return self._estimate(chars) if known else None
+        told = _whole(told)
+        if self.outcome is Outcome.DONE:
+            return told
         guess = tokens_in(chars)
         if guess <= told.output_tokens:
             return told
@@ -207,6 +209,18 @@ class Record:
     def _estimate(self, chars: int) -> chat_pb2.Usage:
         known = input_tokens(self.request) if isinstance(self.request, _COUNTED) else 0
         return chat_pb2.Usage(input_tokens=known, output_tokens=tokens_in(chars), estimated=True)
+
+
+def _whole(told: chat_pb2.Usage) -> chat_pb2.Usage:
+    """With reasoning in the output, where the total says that it is counted beside it (xAI does)."""
+    beside = told.reasoning_tokens
+    if not beside or told.total_tokens != told.input_tokens + told.output_tokens + beside:
+        return told
+    whole = chat_pb2.Usage()
+    whole.CopyFrom(told)
+    whole.output_tokens += beside
+    whole.ClearField("total_tokens")
+    return whole
 
 
 def _may_have_cost(attempt: Attempt) -> bool:

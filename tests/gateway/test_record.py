@@ -60,6 +60,22 @@ def test_an_answer_costs_what_it_says() -> None:
     assert (made.outcome, used(made), made.total()) == (Outcome.DONE, [TOLD], TOLD)
 
 
+def test_reasoning_that_is_counted_beside_the_output_is_paid_for_too() -> None:
+    """xAI's completion_tokens leave it out; its total_tokens do not."""
+    told = chat_pb2.Usage(input_tokens=10, output_tokens=5, reasoning_tokens=200, total_tokens=215)
+    before = chat_pb2.Usage.FromString(told.SerializeToString())
+    made = record(Tried(began=True), answer=Said(told, 20))
+    counted = chat_pb2.Usage(input_tokens=10, output_tokens=205, reasoning_tokens=200)
+    assert (used(made), made.total()) == ([counted], counted)
+    assert told == before  # which the client is told
+
+
+@pytest.mark.parametrize("total", [None, 210, 214, 216])
+def test_reasoning_that_the_total_does_not_add_is_in_the_output(total: int | None) -> None:
+    told = chat_pb2.Usage(input_tokens=10, output_tokens=200, reasoning_tokens=5, total_tokens=total)
+    assert used(record(Tried(began=True), answer=Said(told, 20))) == [told]
+
+
 def test_an_answer_that_says_nothing_is_estimated() -> None:
     (usage,) = used(record(Tried(began=True), answer=Said(None, 8)))
     assert usage == chat_pb2.Usage(input_tokens=3 + 4, output_tokens=2, estimated=True)
