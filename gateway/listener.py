@@ -18,7 +18,7 @@ from aiohttp.web_protocol import _ErrInfo
 from gateway.exchange import Exchange
 from gateway.openai.errors import refusal
 from gateway.reply import Reply
-from trestle.config import cannot_listen
+from trestle.config import BACKLOG, cannot_listen
 from trestle.errors import CallError, Reason
 
 log = logging.getLogger("gateway")
@@ -70,7 +70,12 @@ class Listener:
         await self._runner.setup()
         host, _, port = address.rpartition(":")
         site = web.TCPSite(
-            self._runner, host.strip("[]"), int(port), ssl_context=self._context, reuse_port=reuse_port or None
+            self._runner,
+            host.strip("[]"),
+            int(port),
+            ssl_context=self._context,
+            backlog=BACKLOG,
+            reuse_port=reuse_port or None,
         )
         try:
             await site.start()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import socket
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from support import services
 from support.client import Answer, Client, ask
 from support.services import Service
 from support.upstream import PATIENCE, Gate, Reply, ScriptedUpstream, chunk, completion, sse, text_stream
+
+from trestle.http2 import frames
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -302,6 +306,33 @@ async def test_connections(tmp_path: Path) -> None:
                 while (await client.ask("GET", "/healthz")).status != 200:
                     pass
         open_ones[1][1].close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "says", "hears"),
+    [
+        ("gateway", b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", b"HTTP/1.1 200"),
+        ("worker", frames.PREFACE + frames.settings({}), b"\0\0"),  # the beginning of a frame
+    ],
+    ids=["gateway", "worker"],
+)
+async def test_nobody_is_lost_who_comes_while_it_is_busy(kind: str, says: bytes, hears: bytes, tmp_path: Path) -> None:
+    if kind == "worker":
+        running = services.worker("echo", tmp_path)
+    else:
+        running = services.gateway({"workers": {"openai": "127.0.0.1:1"}}, tmp_path, "busy")
+    async with running as service:
+        host, _, port = service.address.rpartition(":")
+        service.process.send_signal(signal.SIGSTOP)
+        with ExitStack() as stack:
+            stack.callback(service.process.send_signal, signal.SIGCONT)
+            # Each is there at once, or only when its first packet is sent again.
+            clients = [stack.enter_context(socket.create_connection((host, int(port)), PATIENCE)) for _ in range(300)]
+            for client in clients:
+                client.sendall(says)
+            service.process.send_signal(signal.SIGCONT)
+            for client in clients:
+                assert (await asyncio.to_thread(client.recv, len(hears))) == hears
 
 
 async def test_calls_of_the_whole_worker(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from trestle.config import cannot_listen
+from trestle.config import BACKLOG, cannot_listen
 from trestle.rpc.call import Call, Method
 from trestle.rpc.connection import Refusal, Served, ServerConnection
 
@@ -18,8 +18,6 @@ _PING_BACK: Final = 5.0
 """Seconds that a client may take to hear that it is to go."""
 _SPREAD: Final = 0.1
 """Connections do not all come of age at once."""
-_BACKLOG: Final = 1024
-"""Connections that may wait to be taken: after a restart all clients come at once."""
 _TLS_TIMEOUTS: Final = {"ssl_handshake_timeout": 20.0, "ssl_shutdown_timeout": 1.0}
 """Seconds that a client may take to say who it is, and goodbye."""
 
@@ -63,7 +61,7 @@ class Server:
         """Serves on this address from now on; returns it as it turned out. name: of the setting that says it. context:
         of TLS; None: in the clear. Raises `ConfigError`."""
         made: Callable[[], asyncio.Protocol] = lambda: ServerConnection(self._served)  # noqa: E731
-        options: dict[str, Any] = {"ssl": context, "backlog": _BACKLOG, **({} if context is None else _TLS_TIMEOUTS)}
+        options: dict[str, Any] = {"ssl": context, "backlog": BACKLOG, **({} if context is None else _TLS_TIMEOUTS)}
         try:
             if address.startswith("unix:"):
                 path = address.removeprefix("unix:")
