@@ -18,8 +18,8 @@ from aiohttp.web_protocol import _ErrInfo
 from gateway.exchange import Exchange
 from gateway.openai.errors import refusal
 from gateway.reply import Reply
-from trestle.config import BACKLOG, cannot_listen
 from trestle.errors import CallError, Reason
+from trestle.listening import Listening
 
 log = logging.getLogger("gateway")
 _TOO_LARGE: Final = 431
@@ -50,9 +50,8 @@ class Listener:
         bounds: Bounds,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        self._context = context
         # aiohttp's low-level server: its application, router and middleware would only cost time.
-        server = _Server(
+        self._server = _Server(
             answer,
             bounds,
             handler_cancellation=True,  # a request ends when its client is gone
@@ -62,30 +61,19 @@ class Listener:
             max_line_size=bounds.max_header_bytes,
             max_field_size=bounds.max_header_bytes,
         )
-        self._runner = web.ServerRunner(server, shutdown_timeout=bounds.drain_timeout)
+        self._listening = Listening(self._server, context)
 
     async def listen(self, name: str, address: str, *, reuse_port: bool = False) -> str:
         """Serves from now on. name: of the setting that says the address. Returns the address as it turned out,
         `HOST:PORT`. Raises `ConfigError`."""
-        await self._runner.setup()
-        host, _, port = address.rpartition(":")
-        site = web.TCPSite(
-            self._runner,
-            host.strip("[]"),
-            int(port),
-            ssl_context=self._context,
-            backlog=BACKLOG,
-            reuse_port=reuse_port or None,
-        )
-        try:
-            await site.start()
-        except OSError as error:
-            raise cannot_listen(name, address, error) from None
-        return f"{host}:{self._runner.addresses[0][1]}"
+        return await self._listening.open(name, address, reuse_port=reuse_port)
 
     async def close(self) -> None:
         """No new connections; returns when the open answers have ended, or their time has."""
-        await self._runner.cleanup()
+        self._listening.close()
+        await asyncio.sleep(0)  # whose request has come by now is answered
+        self._server.pre_shutdown()
+        await self._server.shutdown(self._server.bounds.drain_timeout)
 
 
 class _Server(web.Server):

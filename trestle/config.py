@@ -40,11 +40,6 @@ def unset(variable: str) -> str:
     return f"the environment variable {variable} is not set: export {variable}=..., or take this out of the file"
 
 
-BACKLOG: Final = 4096
-"""Connections that may wait to be taken from a listener: all clients come at once after a restart, and go on
-to come while its process has no CPU. Linux lets net.core.somaxconn wait at most; others it drops without a word."""
-
-
 def cannot_listen(name: str, address: str, error: OSError) -> ConfigError:
     """The error to raise for an address that cannot be listened on. name: of the setting that says it."""
     number = error.errno or 0

@@ -22,10 +22,10 @@ from gateway.identity import EMBEDDINGS, Identity
 from gateway.session_service import SERVICE, SessionListener, SessionServicer
 from gateway.sessions import SessionHub, event_id
 from gateway.settings import SessionSettings
+from trestle import listening
 from trestle.config import ConfigError
 from trestle.errors import DETAILS_KEY, CallError, Reason
 from trestle.rpc import connection as connections
-from trestle.rpc import server as servers
 from trestle.tls import ServerFiles, ServerTls
 from trestle.v1 import session_pb2, session_service_pb2_grpc
 
@@ -43,7 +43,7 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that clients leave open are closed before the listener gives up."""
     monkeypatch.setattr(connections, "_LINGER", 0.05)
-    monkeypatch.setattr(servers, "_TLS_TIMEOUTS", {"ssl_shutdown_timeout": 0.05})
+    monkeypatch.setattr(listening, "_TLS_TIMEOUTS", {"ssl_shutdown_timeout": 0.05})
 
 
 @dataclass

@@ -6,9 +6,9 @@ import asyncio
 import random
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
-from trestle.config import BACKLOG, cannot_listen
+from trestle.listening import Listening
 from trestle.rpc.call import Call, Method
 from trestle.rpc.connection import Refusal, Served, ServerConnection
 
@@ -18,8 +18,6 @@ _PING_BACK: Final = 5.0
 """Seconds that a client may take to hear that it is to go."""
 _SPREAD: Final = 0.1
 """Connections do not all come of age at once."""
-_TLS_TIMEOUTS: Final = {"ssl_handshake_timeout": 20.0, "ssl_shutdown_timeout": 1.0}
-"""Seconds that a client may take to say who it is, and goodbye."""
 
 
 class Server:
@@ -47,7 +45,7 @@ class Server:
         self._max_age = max_age
         self._max_age_grace = max_age_grace
         self._loop = asyncio.get_running_loop()
-        self._listeners: list[asyncio.Server] = []
+        self._listening: list[Listening] = []
         self._connections: dict[ServerConnection, asyncio.TimerHandle | None] = {}
         self._emptied = asyncio.Event()
         self._stopping = False
@@ -60,27 +58,16 @@ class Server:
     async def listen(self, name: str, address: str, context: ssl.SSLContext | None = None) -> str:
         """Serves on this address from now on; returns it as it turned out. name: of the setting that says it. context:
         of TLS; None: in the clear. Raises `ConfigError`."""
-        made: Callable[[], asyncio.Protocol] = lambda: ServerConnection(self._served)  # noqa: E731
-        options: dict[str, Any] = {"ssl": context, "backlog": BACKLOG, **({} if context is None else _TLS_TIMEOUTS)}
-        try:
-            if address.startswith("unix:"):
-                path = address.removeprefix("unix:")
-                listener = await self._loop.create_unix_server(made, path, **options)
-                self._listeners.append(listener)
-                return address
-            host, _, port = address.rpartition(":")
-            listener = await self._loop.create_server(made, host.strip("[]"), int(port), **options)
-        except OSError as error:
-            raise cannot_listen(name, address, error) from None
-        self._listeners.append(listener)
-        return f"{host}:{listener.sockets[0].getsockname()[1]}"
+        listening = Listening(lambda: ServerConnection(self._served), context)
+        self._listening.append(listening)
+        return await listening.open(name, address)
 
     async def stop(self, grace: float) -> None:
         """No new connections and calls; returns once the open ones have ended, or were ended after so many seconds. May
         be called again with less."""
         self._stopping = True
-        for listener in self._listeners:
-            listener.close()
+        for listening in self._listening:
+            listening.close()
         self._looking.cancel()
         for connection in tuple(self._connections):
             connection.go()
