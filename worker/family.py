@@ -228,6 +228,8 @@ class LocalFamily(Protocol):
 
     def embed(self, request: embedding_pb2.EmbedRequest) -> embedding_pb2.EmbedResponse: ...
 
+    def moderate(self, request: moderation_pb2.ModerateRequest) -> moderation_pb2.ModerateResponse: ...
+
     def complete(
         self, request: completion_pb2.CompleteRequest
     ) -> Iterator[completion_pb2.CompleteResponse | Wait]:

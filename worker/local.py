@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from trestle.errors import CallError
 from trestle.rpc.call import Call
 from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moderation_pb2
-from worker.calls import CallMetadata, Calls, need, note_ignored, unimplemented
+from worker.calls import CallMetadata, Calls, need, note_ignored
 from worker.family import LocalFamily, Wait
 from worker.out import R
 
@@ -68,10 +68,15 @@ class LocalService:
     async def Moderate(
         self, request: moderation_pb2.ModerateRequest, context: Call
     ) -> moderation_pb2.ModerateResponse:
-        return await self._calls.run(self._moderate(), context, CallMetadata(context, request))
+        call = CallMetadata(context, request)
+        return await self._calls.run(self._moderate(request, call), context, call)
 
-    async def _moderate(self) -> moderation_pb2.ModerateResponse:
-        raise unimplemented(self._family.name, "moderation")
+    async def _moderate(
+        self, request: moderation_pb2.ModerateRequest, call: CallMetadata
+    ) -> moderation_pb2.ModerateResponse:
+        need(bool(request.input_json), "input")
+        await call.begin()
+        return self._family.moderate(request)
 
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Call

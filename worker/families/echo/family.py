@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2
+from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moderation_pb2
 from worker.families.echo.answer import chat_steps
 from worker.families.echo.embed import embed
+from worker.families.echo.moderate import moderate
 from worker.families.echo.options import MAX_TOKENS, MODEL, options_of
 from worker.families.echo.params import PARAMS, ignored_embed_params, ignored_params
 from worker.families.echo.text import text_steps
@@ -47,6 +48,10 @@ class EchoFamily:
         """Raises `CallError` as `answer`."""
         return embed(request)
 
+    def moderate(self, request: moderation_pb2.ModerateRequest) -> moderation_pb2.ModerateResponse:
+        """Raises `CallError` as `answer`."""
+        return moderate(request)
+
     def list_models(self) -> Iterable[model_pb2.Model]:
         """One, which says what it is."""
         return (
@@ -61,6 +66,7 @@ class EchoFamily:
                     model_pb2.CAPABILITY_REASONING,
                     model_pb2.CAPABILITY_JSON_SCHEMA,
                     model_pb2.CAPABILITY_COMPLETE,
+                    model_pb2.CAPABILITY_MODERATE,
                 ),
                 takes_options=True,
             ),

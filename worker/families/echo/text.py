@@ -36,7 +36,7 @@ def text_steps(
     """The responses to a request, and the waits between. now: Unix seconds. Raises `CallError`."""
     options = options_of(request.model, request.extra_json, _OPTIONS)
     n = max(1, request.sampling.n)
-    if request.HasField("best_of") and request.best_of < n:
+    if 0 < request.best_of < n:
         message = "Invalid value for 'best_of': it is less than 'n'."
         raise CallError(Reason.INVALID_REQUEST, message, param="best_of")
     prompts = [_prompt(prompt, at) for at, prompt in enumerate(request.prompts)] or [""]

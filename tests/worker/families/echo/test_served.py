@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -124,7 +125,10 @@ async def test_text_completions(worker: Any) -> None:
     assert chunks[-1].usage.output_tokens == 2
 
 
-async def test_moderation_is_not_for_it(worker: Any) -> None:
+async def test_moderations(worker: Any) -> None:
+    request = moderation_pb2.ModerateRequest(input_json=b'["Violence!", "Peace."]')
+    answer = await worker.Moderate(request, timeout=PATIENCE)
+    assert [result["flagged"] for result in json.loads(answer.results_json)] == [True, False]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await worker.Moderate(moderation_pb2.ModerateRequest(input_json=b'"x"'), timeout=PATIENCE)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        await worker.Moderate(moderation_pb2.ModerateRequest(), timeout=PATIENCE)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -101,6 +101,11 @@ def test_as_events() -> None:
     assert events.count(b"(wait)") == 1
 
 
+def test_a_best_of_of_zero_is_none() -> None:
+    """OpenAI's schema lets it be."""
+    assert len(texts(asked(n=2, best_of=0))) == 2
+
+
 def test_a_fault() -> None:
     before: list[Any] = []
     with pytest.raises(CallError) as caught:
