@@ -17,7 +17,9 @@ from trestle.config import ConfigError
 PASSWORD_VARIABLE: Final = "REDIS_PASSWORD"  # noqa: S105 (a variable's name)
 UNREACHABLE: Final = (RedisError, OSError, TimeoutError)
 """What its methods raise while it cannot be reached."""
-_TIMEOUT: Final = 0.25
+_TIMEOUT: Final = 1.0
+"""Seconds. A new connection takes some turns of the event loop: with less, limits would not hold for gateways that are
+busy."""
 
 
 def connect(url: str, environment: Mapping[str, str] = os.environ, timeout: float = _TIMEOUT) -> Redis:

@@ -66,6 +66,7 @@ class Limiter:
         self._local = LocalLimits()
         self._shared = shared
         self._rests_until = 0.0
+        self._tried = False  # by a request, while it is not known whether Redis is there again
         self._open: dict[str, Admission] = {}
         self._unsettled: deque[_Settlement] = deque(maxlen=_MOST_UNSETTLED)
         self._news = asyncio.Event()
@@ -152,8 +153,9 @@ class Limiter:
         return tokens
 
     async def _ask(self, shared: SharedLimits, admission: Admission) -> Any:
-        if time.monotonic() < self._rests_until:
+        if self._tried or time.monotonic() < self._rests_until:
             return self._unknown()
+        tries = self._tried = not self.reachable  # one at a time; the others need not all wait to learn of it
         admission.id = os.urandom(12).hex()
         day, month = periods(admission.at)
         try:
@@ -164,6 +166,9 @@ class Limiter:
             self._away(error)
             admission.id = ""
             return self._unknown()
+        finally:
+            if tries:
+                self._tried = False
         self._there()
         if not isinstance(found, Refusal):
             self._open[admission.id] = admission

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 from support.upstream import PATIENCE
 
@@ -126,6 +128,40 @@ async def test_redis_is_left_alone_for_a_while(redis: Redis, monkeypatch: pytest
             await let_in(limiter)
         assert [each.value.reason for each in (first, second)] == [Reason.OVERLOADED] * 2
         assert await redis.keys() == []
+
+
+async def test_one_at_a_time_tries_whether_redis_is_there_again(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REST", 0.0)
+    asked = 0
+    ask = SharedLimits.admit
+
+    async def counted(shared: SharedLimits, *arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return await ask(shared, *arguments)
+
+    monkeypatch.setattr(SharedLimits, "admit", counted)
+    async with limiting(redis) as limiter, away(redis):
+        await let_in(limiter)
+        assert not limiter.reachable
+        await asyncio.gather(*(let_in(limiter) for _ in range(5)))
+        assert asked == 2
+
+
+async def test_a_busy_gateway_does_not_take_redis_for_gone(redis: Redis) -> None:
+    """A connection to it takes some turns of the loop, and each may be long."""
+
+    async def run() -> str:
+        async with limiting(redis) as limiter:
+            asking = asyncio.create_task(let_in(limiter))
+            while not asking.done():
+                time.sleep(0.2)  # noqa: ASYNC251 (the loop is busy)
+                await asyncio.sleep(0)
+            return lease_of(await asking)
+
+    assert await asyncio.to_thread(uvloop.run, run())
 
 
 async def test_what_ended_while_redis_was_away_is_settled_later(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
