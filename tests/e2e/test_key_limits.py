@@ -7,7 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +123,9 @@ async def test_requests_at_a_time(tmp_path: Path) -> None:
 
 async def test_three_gateways_with_one_redis_let_in_no_more_than_one(tmp_path: Path, redis: RedisServer) -> None:
     limits = {"requests_per_minute": 20, "concurrent": 4}
-    async with served(tmp_path, limits, 3, redis=redis.url) as it:
+    async with served(tmp_path, limits, 3, redis=redis.url) as it, AsyncExitStack() as stack:
         it.upstream.always = lambda _: Reply.json(completion())
-        clients = [it.client(n) for n in range(3)]
+        clients = [await stack.enter_async_context(it.client(n)) for n in range(3)]
         began = time.monotonic()
         answers = await asyncio.gather(*(client.chat(ask("scripted")) for client in clients for _ in range(20)))
         seen = Counter(answer.status for answer in answers)
@@ -135,8 +135,6 @@ async def test_three_gateways_with_one_redis_let_in_no_more_than_one(tmp_path: P
         assert 20 <= seen[200] <= 21 + (time.monotonic() - began) / 3
         assert seen.total() == seen[200] + seen[429]
         assert len(it.upstream.requests) == seen[200]
-        for client in clients:
-            await client.__aexit__(None, None, None)
 
 
 async def test_a_killed_gateway_gives_its_places_back(tmp_path: Path, redis: RedisServer) -> None:
