@@ -78,7 +78,6 @@ class RemoteService:
 
         out = Out(chat_pb2.ChatResponse(), context if request.stream else None)
         if request.sampling.n > 1 and not family.native_n:
-            await call.begin()  # who is asked several times at once begins once
             call.usage = await fan_out(request, answer, out)
         else:
             await answer(request, out)

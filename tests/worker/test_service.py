@@ -1,0 +1,283 @@
+"""One call to one upstream: what is counted, told, hidden and tried again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import msgspec
+import pytest
+from support.upstream import (
+    PATIENCE,
+    USAGE,
+    Cut,
+    Reply,
+    ScriptedUpstream,
+    chunk,
+    completion,
+    sse,
+    text_stream,
+)
+
+from trestle.errors import DETAILS_KEY, CallError, Reason
+from trestle.rpc.server import Server
+from trestle.v1 import (
+    chat_pb2,
+    completion_pb2,
+    embedding_pb2,
+    model_pb2,
+    moderation_pb2,
+    worker_service_pb2_grpc,
+)
+from worker import registry
+from worker.calls import CallMetadata, Calls
+from worker.family import Upstream
+from worker.methods import methods
+from worker.service import RemoteService
+from worker.upstream import UpstreamClient
+
+SECRET = "sk-5ecre7"
+PAGE = Reply([b"<html>Sign in, please.</html>"], headers={"content-type": "text/html; charset=utf-8"})
+TRIED = {"retries": 2}
+HELLO = chat_pb2.Message(role=chat_pb2.ROLE_USER, text="Hello?")
+COUNTED = (USAGE["prompt_tokens"], USAGE["completion_tokens"])
+
+
+@dataclass
+class Ended:
+    """An observer that keeps what it is told of."""
+
+    calls: list[CallMetadata] = field(default_factory=list)
+
+    def ended(self, call: CallMetadata, seconds: float) -> None:
+        self.calls.append(call)
+
+
+@dataclass
+class Bench:
+    """upstream: the first of two, `u`; the other one is `v`."""
+
+    upstream: ScriptedUpstream
+    other: ScriptedUpstream
+    worker: Any
+    ended: Ended
+
+    async def chat(
+        self, stream: bool = True, metadata: Mapping[str, str] | None = None
+    ) -> tuple[list[chat_pb2.ChatChunk], CallError | None]:
+        """What came, and how it failed."""
+        request = chat_pb2.ChatRequest(model="m", messages=[HELLO], stream=stream)
+        call = self.worker.Chat(request, timeout=PATIENCE, metadata=tuple((metadata or {}).items()))
+        chunks: list[chat_pb2.ChatChunk] = []
+        try:
+            async for response in call:
+                chunks += response.chunks
+        except grpc.aio.AioRpcError as error:
+            return chunks, _told(error)
+        return chunks, None
+
+    async def failure(self, **options: Any) -> CallError:
+        """Of a call that must fail."""
+        _, error = await self.chat(**options)
+        assert error is not None
+        return error
+
+    async def refused(self, request: Any) -> CallError:
+        """How a call fails that asks for this."""
+        method = getattr(self.worker, request.DESCRIPTOR.name.removesuffix("Request"))
+        call = method(request, timeout=PATIENCE)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await (call.read() if isinstance(call, grpc.aio.UnaryStreamCall) else call)
+        return _told(caught.value)
+
+    def counted(self) -> tuple[int, int] | None:
+        """The tokens of the last call, as it is counted."""
+        usage = self.ended.calls[-1].usage
+        return None if usage is None else (usage.input_tokens, usage.output_tokens)
+
+
+def _told(error: grpc.aio.AioRpcError) -> CallError:
+    details: Any = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
+    return CallError.from_status(error.code().value[0], error.details() or "", details)
+
+
+@asynccontextmanager
+async def bench(**settings: Any) -> AsyncIterator[Bench]:
+    """A worker in this process, with `settings` of its upstreams."""
+    family: Any = registry.family("openai")
+    async with ScriptedUpstream() as upstream, ScriptedUpstream() as other:
+        clients = {}
+        for name, each in (("u", upstream), ("v", other)):
+            made = msgspec.convert({"base_url": each.url, "retries": 0, **settings}, family.upstream_type)
+            clients[name] = UpstreamClient(Upstream(name, made, SECRET))
+        calls = Calls()
+        calls.observer = ended = Ended()
+        server = Server()
+        server.add(methods(RemoteService(family, clients, calls)))
+        address = await server.listen("listen", "127.0.0.1:0")
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                yield Bench(upstream, other, worker_service_pb2_grpc.WorkerServiceStub(channel), ended)
+        finally:
+            await server.stop(0.0)
+            for client in clients.values():
+                await client.close()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("events", [True, False])
+async def test_what_an_answer_used_is_counted(stream: bool, events: bool) -> None:
+    async with bench() as it:
+        it.upstream.will(Reply.sse(*text_stream(["Hel", "lo."])) if events else Reply.json(completion()))
+        chunks, error = await it.chat(stream)
+        assert ("".join(each.text for each in chunks), error) == ("Hello.", None)
+        call = it.ended.calls[-1]
+        assert (call.upstream, it.counted()) == ("u", COUNTED)
+        assert bool(call.began_at) == events
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_stream_that_makes_several_responses_is_whole_in_one_piece_too(stream: bool) -> None:
+    texts = [letter * 20_000 for letter in "abcde"]  # more than one response takes
+    async with bench() as it:
+        it.upstream.will(Reply.sse(*text_stream(texts)))
+        chunks, error = await it.chat(stream)
+    assert ("".join(each.text for each in chunks), error) == ("".join(texts), None)
+    assert [chunks[0].WhichOneof("event"), chunks[-1].WhichOneof("event")] == ["started", "finish"]
+
+
+async def test_what_embeddings_used_is_counted() -> None:
+    body = {"data": [{"index": 0, "embedding": [0.5]}], "model": "m", "usage": {"prompt_tokens": 3, "total_tokens": 3}}
+    async with bench() as it:
+        it.upstream.will(Reply.json(body))
+        request = embedding_pb2.EmbedRequest(model="m", inputs=[embedding_pb2.EmbedInput(text="x")])
+        await it.worker.Embed(request, timeout=PATIENCE)
+        assert it.counted() == (3, 0)
+
+
+@pytest.mark.parametrize("end", [b'data: {"error": {"message": "No more."}}\n\n', Cut.CLOSE])
+async def test_a_failure_tells_what_was_used_before_it_and_who_failed(end: bytes | Cut) -> None:
+    usage = {"usage": USAGE, "choices": []}
+    async with bench() as it:
+        it.upstream.will(Reply.sse(*text_stream(["Hel"])[:2], sse({**chunk(), **usage}), end))
+        chunks, error = await it.chat()
+        assert error is not None
+        assert "".join(each.text for each in chunks) == "Hel"
+        assert error.upstream == "u"
+        assert error.usage is not None
+        assert (error.usage.input_tokens, error.usage.output_tokens) == it.counted() == COUNTED
+
+
+async def test_a_web_page_is_no_answer() -> None:
+    async with bench() as it:
+        it.upstream.will(PAGE)
+        error = await it.failure()
+    assert (error.reason, error.text) == (Reason.UPSTREAM_PROTOCOL, "The upstream answered with a web page.")
+    assert error.upstream == "u"
+
+
+async def test_json_that_is_no_answer_is_not_taken_for_events() -> None:
+    async with bench() as it:
+        it.upstream.will(Reply.json([{"id": "x"}]))
+        error = await it.failure()
+    assert (error.reason, error.text) == (Reason.UPSTREAM_PROTOCOL, "The upstream sent an event that cannot be read.")
+
+
+@pytest.mark.parametrize("member", ["message", "type", "code", "param"])
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_our_credential_is_hidden_whoever_says_it(member: str, streamed: bool) -> None:
+    said = {"error": {"message": "No.", "type": "t", "code": "c", "param": "p", member: f"not {SECRET}"}}
+    async with bench() as it:
+        it.upstream.will(Reply.sse(sse(said)) if streamed else Reply.json(said, 400))
+        error = await it.failure()
+        assert it.upstream.requests[0].headers["authorization"] == f"Bearer {SECRET}"
+    assert SECRET not in f"{error.text} {error.type} {error.code} {error.param}"
+    assert "[hidden]" in f"{error.text} {error.type} {error.code} {error.param}"
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply.json({"error": {"message": f"not {SECRET}"}}, 400), Reason.INVALID_REQUEST),
+        (Reply.json({"data": f"{SECRET}"}), Reason.UPSTREAM_PROTOCOL),
+    ],
+)
+async def test_so_it_is_for_who_wants_embeddings(reply: Reply, reason: Reason) -> None:
+    async with bench() as it:
+        it.upstream.will(reply)
+        error = await it.refused(embedding_pb2.EmbedRequest(model="m", inputs=[embedding_pb2.EmbedInput(text="x")]))
+    assert (error.reason, error.upstream) == (reason, "u")
+    assert SECRET not in error.text
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (chat_pb2.ChatRequest(messages=[HELLO]), "model"),
+        (chat_pb2.ChatRequest(model="m"), "messages"),
+        (completion_pb2.CompleteRequest(), "model"),
+        (embedding_pb2.EmbedRequest(inputs=[embedding_pb2.EmbedInput(text="x")]), "model"),
+        (embedding_pb2.EmbedRequest(model="m"), "input"),
+        (moderation_pb2.ModerateRequest(), "input"),
+    ],
+)
+async def test_what_no_upstream_is_asked_for(request_: Any, param: str) -> None:
+    async with bench() as it:
+        error = await it.refused(request_)
+        assert (error.reason, error.param, it.upstream.requests) == (Reason.INVALID_REQUEST, param, [])
+
+
+@pytest.mark.parametrize("status", [301, 304])
+async def test_a_redirect_is_no_answer(status: int) -> None:
+    async with bench() as it:
+        it.upstream.will(Reply.json(completion(), status))
+        assert (await it.failure()).upstream_status == status
+
+
+class TestTries:
+    """Another one is made where no other target waits, and told of."""
+
+    async def test_the_second_is_told(self) -> None:
+        async with bench(**TRIED) as it:
+            it.upstream.will(Reply.json({}, 503), Reply.json(completion()))
+            _, error = await it.chat(stream=False)
+            assert error is None
+            assert it.ended.calls[-1].retries == 1
+
+    async def test_how_often_it_failed_is_told(self) -> None:
+        async with bench(**TRIED) as it:
+            it.upstream.always = lambda _: Reply.json({}, 503)
+            error = await it.failure()
+            assert (error.attempts, len(it.upstream.requests)) == (3, 3)
+
+    async def test_none_where_another_target_waits(self) -> None:
+        async with bench(**TRIED) as it:
+            it.upstream.always = lambda _: Reply.json({}, 503)
+            error = await it.failure(metadata={"x-trestle-attempts-left": "1"})
+            assert (error.attempts, len(it.upstream.requests)) == (1, 1)
+
+    async def test_what_is_saved_by_requests_that_went_well_is_spent(self) -> None:
+        """Where everything fails only a share is tried again; each request earns some."""
+        async with bench(**TRIED) as it:
+            it.upstream.always = lambda _: Reply.json({}, 503)
+            tried = [(await it.failure()).attempts for _ in range(8)]
+            assert tried[-1] == 1
+            it.upstream.always = lambda _: Reply.json(completion())
+            for _ in range(20):
+                await it.chat(stream=False)
+            it.upstream.always = lambda _: Reply.json({}, 503)
+            assert (await it.failure()).attempts > 1
+
+
+async def test_models_are_told_with_whose_they_are_and_none_is_hidden_by_a_failure() -> None:
+    async with bench() as it:
+        it.upstream.will(Reply.json({"data": [{"id": "a"}]}))
+        it.other.will(Reply.json({}, 500), Reply.json({"data": [{"id": "b"}]}))
+        listed = await it.worker.ListModels(model_pb2.ListModelsRequest(), timeout=PATIENCE)
+        assert [(model.id, model.upstream) for model in listed.models] == [("a", "u")]
+        it.upstream.will(Reply.json({"data": [{"id": "a"}]}))
+        listed = await it.worker.ListModels(model_pb2.ListModelsRequest(), timeout=PATIENCE)
+        assert [(model.id, model.upstream) for model in listed.models] == [("a", "u"), ("b", "v")]
