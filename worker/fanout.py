@@ -103,7 +103,8 @@ class _Merge:
                 return
             self._started = True
         elif event == "usage":
-            self._usages[choice] = chunk.usage
+            told = self._usages[choice] = chat_pb2.Usage()
+            told.CopyFrom(chunk.usage)  # which becomes that of all
             total = self.usage()
             assert total is not None
             chunk.usage.CopyFrom(total)

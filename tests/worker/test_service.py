@@ -14,6 +14,7 @@ from support.upstream import (
     PATIENCE,
     USAGE,
     Cut,
+    Gate,
     Reply,
     ScriptedUpstream,
     chunk,
@@ -41,7 +42,7 @@ from worker.upstream import UpstreamClient
 
 SECRET = "sk-5ecre7"
 PAGE = Reply([b"<html>Sign in, please.</html>"], headers={"content-type": "text/html; charset=utf-8"})
-TRIED = {"retries": 2}
+TRIED: dict[str, Any] = {"retries": 2}
 HELLO = chat_pb2.Message(role=chat_pb2.ROLE_USER, text="Hello?")
 COUNTED = (USAGE["prompt_tokens"], USAGE["completion_tokens"])
 
@@ -85,10 +86,10 @@ class Bench:
         assert error is not None
         return error
 
-    async def refused(self, request: Any) -> CallError:
+    async def refused(self, request: Any, *metadata: tuple[str, str]) -> CallError:
         """How a call fails that asks for this."""
         method = getattr(self.worker, request.DESCRIPTOR.name.removesuffix("Request"))
-        call = method(request, timeout=PATIENCE)
+        call = method(request, timeout=PATIENCE, metadata=metadata)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await (call.read() if isinstance(call, grpc.aio.UnaryStreamCall) else call)
         return _told(caught.value)
@@ -105,14 +106,14 @@ def _told(error: grpc.aio.AioRpcError) -> CallError:
 
 
 @asynccontextmanager
-async def bench(**settings: Any) -> AsyncIterator[Bench]:
-    """A worker in this process, with `settings` of its upstreams."""
-    family: Any = registry.family("openai")
+async def bench(name: str = "openai", **settings: Any) -> AsyncIterator[Bench]:
+    """A worker of the family in this process, with `settings` of its upstreams."""
+    family: Any = registry.family(name)
     async with ScriptedUpstream() as upstream, ScriptedUpstream() as other:
         clients = {}
-        for name, each in (("u", upstream), ("v", other)):
+        for called, each in (("u", upstream), ("v", other)):
             made = msgspec.convert({"base_url": each.url, "retries": 0, **settings}, family.upstream_type)
-            clients[name] = UpstreamClient(Upstream(name, made, SECRET))
+            clients[called] = UpstreamClient(Upstream(called, made, SECRET))
         calls = Calls()
         calls.observer = ended = Ended()
         server = Server()
@@ -144,9 +145,41 @@ async def test_a_stream_that_makes_several_responses_is_whole_in_one_piece_too(s
     texts = [letter * 20_000 for letter in "abcde"]  # more than one response takes
     async with bench() as it:
         it.upstream.will(Reply.sse(*text_stream(texts)))
-        chunks, error = await it.chat(stream)
-    assert ("".join(each.text for each in chunks), error) == ("".join(texts), None)
+        call = it.worker.Chat(chat_pb2.ChatRequest(model="m", messages=[HELLO], stream=stream), timeout=PATIENCE)
+        responses = [response async for response in call]
+    assert (len(responses) == 1) is not stream
+    chunks = [each for response in responses for each in response.chunks]
+    assert "".join(each.text for each in chunks) == "".join(texts)
     assert [chunks[0].WhichOneof("event"), chunks[-1].WhichOneof("event")] == ["started", "finish"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_so_it_is_for_text_completions(stream: bool) -> None:
+    texts = [letter * 20_000 for letter in "abcde"]
+    events = [{"id": "x", "model": "m", "choices": [{"index": 0, "text": text}]} for text in texts]
+    last = {"id": "x", "model": "m", "choices": [{"index": 0, "text": "", "finish_reason": "stop"}], "usage": USAGE}
+    async with bench() as it:
+        it.upstream.will(Reply.sse(sse(*events, last, "[DONE]")))
+        request = completion_pb2.CompleteRequest(
+            model="m", prompts=[completion_pb2.Prompt(text="Say it.")], stream=stream
+        )
+        responses = [response async for response in it.worker.Complete(request, timeout=PATIENCE)]
+    assert (len(responses) == 1) is not stream
+    assert "".join(each.text for response in responses for each in response.chunks) == "".join(texts)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_several_answers_used_together_is_counted(stream: bool) -> None:
+    text, used = {"type": "text", "text": "Hi."}, {"input_tokens": 3, "output_tokens": 2}
+    said = {"type": "message", "role": "assistant", "stop_reason": "end_turn", "content": [text], "usage": used}
+    request = chat_pb2.ChatRequest(model="m", messages=[HELLO], sampling=chat_pb2.Sampling(n=3), stream=stream)
+    async with bench("anthropic") as it:
+        it.upstream.always = lambda _: Reply.json({"id": "x", "model": "m", **said})
+        responses = [response async for response in it.worker.Chat(request, timeout=PATIENCE)]
+        chunks = [each for response in responses for each in response.chunks]
+        assert [each.text for each in chunks if each.text] == ["Hi."] * 3
+        last = [each.usage for each in chunks if each.HasField("usage")][-1]
+        assert (last.input_tokens, last.output_tokens) == it.counted() == (9, 6)
 
 
 async def test_what_embeddings_used_is_counted() -> None:
@@ -230,11 +263,52 @@ async def test_what_no_upstream_is_asked_for(request_: Any, param: str) -> None:
         assert (error.reason, error.param, it.upstream.requests) == (Reason.INVALID_REQUEST, param, [])
 
 
+async def test_who_is_strict_is_told_what_embeddings_ignore() -> None:
+    request = embedding_pb2.EmbedRequest(model="m", inputs=[embedding_pb2.EmbedInput(text="x")], user="someone")
+    async with bench("gemini") as it:
+        error = await it.refused(request, ("x-trestle-strict", "true"))
+        assert (error.param, it.upstream.requests) == ("user", [])
+
+
+@pytest.mark.parametrize("sealed_by", ["anthropic", "gemini"])
+async def test_what_another_family_has_sealed_stays_here(sealed_by: str) -> None:
+    thought = chat_pb2.ReasoningBlock(text="Hm.", signature="c2VhbGVk", sealed_by=sealed_by)
+    asked = chat_pb2.ToolCall(id="t", name="f", arguments="{}", kind=chat_pb2.TOOL_KIND_FUNCTION)
+    said = chat_pb2.Message(role=chat_pb2.ROLE_ASSISTANT, reasoning=[thought], tool_calls=[asked])
+    done = chat_pb2.Message(role=chat_pb2.ROLE_TOOL, tool_call_id="t", text="Done.")
+    request = chat_pb2.ChatRequest(model="m", messages=[HELLO, said, done])
+    request.reasoning_effort = "high"
+    async with bench("anthropic") as it:
+        it.upstream.will(Reply.json({}, 400))
+        await it.refused(request)
+        assert (b"c2VhbGVk" in it.upstream.requests[0].body) == (sealed_by == "anthropic")
+
+
 @pytest.mark.parametrize("status", [301, 304])
 async def test_a_redirect_is_no_answer(status: int) -> None:
     async with bench() as it:
         it.upstream.will(Reply.json(completion(), status))
         assert (await it.failure()).upstream_status == status
+
+
+async def test_as_many_calls_as_the_upstream_takes() -> None:
+    """Of whatever kind."""
+    request = embedding_pb2.EmbedRequest(model="m", inputs=[embedding_pb2.EmbedInput(text="x")])
+    async with bench(max_calls=1, queue=0) as it:
+        it.upstream.will(Reply.sse(*text_stream(["Hel"])[:2], Gate()))
+        call = it.worker.Chat(chat_pb2.ChatRequest(model="m", messages=[HELLO], stream=True), timeout=PATIENCE)
+        await call.read()
+        assert [(await it.refused(request)).reason, (await it.failure()).reason] == [Reason.OVERLOADED] * 2
+        call.cancel()
+
+
+@pytest.mark.parametrize("after", [0, 2])
+async def test_an_upstream_that_says_nothing_is_given_up(after: int) -> None:
+    limits: dict[str, Any] = {"timeout": 0.1} if after else {"first_token_timeout": 0.1}
+    async with bench(**limits) as it:
+        it.upstream.will(Reply.sse(*text_stream(["Hel"])[:after], Gate()))
+        error = await it.failure()
+        assert (error.reason, error.upstream) == (Reason.UPSTREAM_TIMEOUT, "u")
 
 
 class TestTries:
