@@ -191,8 +191,9 @@ class Record:
             told = attempt.error.usage
         chars = 0 if answer is None else answer.chars
         if told is None:
-            known = self.outcome is Outcome.DONE or chars or _may_have_cost(attempt)
-            return self._estimate(chars) if known else None
+            if self.outcome is Outcome.DONE or chars or _may_have_cost(attempt):
+                return self._estimate(chars)
+            return None
         told = _whole(told)
         if self.outcome is Outcome.DONE:
             return told

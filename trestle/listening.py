@@ -34,7 +34,7 @@ class Listening:
         """Listens from now on. name: of the setting that says the address. address: `HOST:PORT` or `unix:PATH`;
         returned as it turned out. reuse_port: others may listen there, too. Raises `ConfigError`."""
         try:
-            if address.startswith("unix:"):
+            if address.startswith("unix:"):  # where few come, whom the loop takes one by one
                 path = address.removeprefix("unix:")
                 server = await self._loop.create_unix_server(self._made, path, backlog=_BACKLOG, **self._options)
                 self._servers.append(server)

@@ -9,7 +9,7 @@ from typing import Final
 
 from trestle.errors import CallError, Reason
 from trestle.v1 import embedding_pb2
-from worker.families.echo.options import failure, options_of
+from worker.families.echo.options import fail_if_asked, options_of
 from worker.families.echo.words import count
 
 _DIMENSIONS: Final = 256
@@ -20,10 +20,7 @@ _OPTIONS: Final = frozenset({"fault", "status", "retry_after"})
 def embed(request: embedding_pb2.EmbedRequest) -> embedding_pb2.EmbedResponse:
     """One vector of length one for each input. Raises `CallError`."""
     options = options_of(request.model, request.extra_json, _OPTIONS)
-    if options.fault is not None:
-        if options.fault == "stall":
-            raise CallError(Reason.UNSUPPORTED, "The echo's embeddings cannot stall.", param="model")
-        raise failure(options)
+    fail_if_asked(options, "embeddings")
     dimensions = request.dimensions if request.HasField("dimensions") else _DIMENSIONS
     if not 1 <= dimensions <= _MOST:
         raise CallError(

@@ -10,7 +10,7 @@ import msgspec
 
 from trestle.errors import CallError, Reason
 from trestle.v1 import moderation_pb2
-from worker.families.echo.options import MODEL, failure, options_of
+from worker.families.echo.options import MODEL, fail_if_asked, options_of
 
 CATEGORIES: Final = (
     "harassment",
@@ -31,8 +31,8 @@ CATEGORIES: Final = (
 _OF_IMAGES: Final = frozenset(
     ("self-harm", "self-harm/instructions", "self-harm/intent", "sexual", "violence", "violence/graphic")
 )
-# A name that goes on is the name of another one.
-_NAME: Final = re.compile("|".join(rf"\b{name}\b(?!/)" for name in CATEGORIES), re.IGNORECASE)
+# Longer ones first: some begin as others are.
+_NAME: Final = re.compile("|".join(rf"\b{name}\b" for name in reversed(CATEGORIES)), re.IGNORECASE)
 _OPTIONS: Final = frozenset({"fault", "status", "retry_after"})
 
 
@@ -50,10 +50,7 @@ def moderate(request: moderation_pb2.ModerateRequest) -> moderation_pb2.Moderate
     """One result for each text, one for all parts together. Raises `CallError`."""
     model = request.model or MODEL
     options = options_of(model, request.extra_json, _OPTIONS)
-    if options.fault is not None:
-        if options.fault == "stall":
-            raise CallError(Reason.UNSUPPORTED, "The echo's judgements cannot stall.", param="model")
-        raise failure(options)
+    fail_if_asked(options, "judgements")
     return moderation_pb2.ModerateResponse(
         id=f"modr-{hashlib.sha256(request.input_json).hexdigest()[:24]}",
         model=model,

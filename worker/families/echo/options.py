@@ -92,6 +92,14 @@ def failure(options: Options) -> CallError:
     )
 
 
+def fail_if_asked(options: Options, what: str) -> None:
+    """For `what`, which is no stream: raises the error that the options ask for, UNSUPPORTED for a stall."""
+    if options.fault == "stall":
+        raise CallError(Reason.UNSUPPORTED, f"The echo's {what} cannot stall.", param="model")
+    if options.fault is not None:
+        raise failure(options)
+
+
 @functools.lru_cache(maxsize=256)
 def _in_name(query: str) -> Options:
     try:

@@ -38,6 +38,7 @@ def flags(given: Any) -> list[list[str]]:
         ("Such Violence!", [["violence"]]),
         ("violence/graphic", [["violence/graphic"]]),
         ("self-harm, and violence/graphic violence", [["self-harm", "violence", "violence/graphic"]]),
+        ("hate/violence", [["hate", "violence"]]),
         ("nonviolence, hateful", [[]]),
         (["hate", "love"], [["hate"], []]),
         ([{"type": "text", "text": "hate"}, IMAGE], [["hate"]]),
