@@ -70,7 +70,7 @@ class Listener:
 
     async def close(self) -> None:
         """No new connections; returns when the open answers have ended, or their time has."""
-        self._listening.close()
+        await self._listening.close()
         await asyncio.sleep(0)  # whose request has come by now is answered
         self._server.pre_shutdown()
         await self._server.shutdown(self._server.bounds.drain_timeout)

@@ -17,6 +17,8 @@ _AT_ONCE: Final = 64
 """Connections that are taken in one turn of the loop, at most: who is there already is to have a turn, too."""
 _TLS_TIMEOUTS: Final = {"ssl_handshake_timeout": 20.0, "ssl_shutdown_timeout": 1.0}
 """Seconds that a client may take to say who it is, and goodbye."""
+_LAST: Final = 1.0
+"""Seconds for the handshakes of who was taken at the end."""
 
 
 class Listening:
@@ -27,7 +29,7 @@ class Listening:
         self._made = made
         self._options: dict[str, Any] = {"ssl": context, **({} if context is None else _TLS_TIMEOUTS)}
         self._loop = asyncio.get_running_loop()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[tuple[asyncio.Server, socket.socket | None]] = []
         self._coming: set[asyncio.Task[None]] = set()
 
     async def open(self, name: str, address: str, *, reuse_port: bool = False) -> str:
@@ -37,18 +39,24 @@ class Listening:
             if address.startswith("unix:"):  # where few come, whom the loop takes one by one
                 path = address.removeprefix("unix:")
                 server = await self._loop.create_unix_server(self._made, path, backlog=_BACKLOG, **self._options)
-                self._servers.append(server)
+                self._servers.append((server, None))
                 return address
             host, _, port = address.rpartition(":")
             return f"{host}:{await self._open(host.strip('[]'), int(port), reuse_port)}"
         except OSError as error:
-            self.close()
+            await self.close()
             raise cannot_listen(name, address, error) from None
 
-    def close(self) -> None:
-        """Nobody else may come. Who is there stays."""
-        for server in self._servers:
+    async def close(self) -> None:
+        """Nobody else may come. Who is there stays, and who waits is taken: the kernel, which has connected it already,
+        would reset it with what it has sent."""
+        while self._servers:
+            server, listener = self._servers.pop()
+            if listener is not None:
+                self._take_who_waits(listener, _BACKLOG)
             server.close()
+        if self._coming:
+            await asyncio.wait(self._coming, timeout=_LAST)
 
     async def _open(self, host: str, port: int, reuse_port: bool) -> int:
         """Returns the port of the first place behind the name."""
@@ -60,25 +68,28 @@ class Listening:
             server = await self._loop.create_server(
                 self._came_to(listener), sock=listener, backlog=_BACKLOG, **self._options
             )
-            self._servers.append(server)
-        return int(self._servers[0].sockets[0].getsockname()[1])
+            self._servers.append((server, listener))
+        return int(self._servers[0][0].sockets[0].getsockname()[1])
 
     def _came_to(self, listener: socket.socket) -> Callable[[], asyncio.Protocol]:
         """Makes the protocol of who was taken by the loop, and takes the others. uvloop takes one connection a turn,
         and where open ones keep it busy, so that a turn is long, new clients would wait for seconds."""
 
         def came() -> asyncio.Protocol:
-            for _ in range(_AT_ONCE):
-                try:
-                    connection, _ = listener.accept()
-                except OSError:  # nobody is left, or there is no file for one more, which the loop finds too
-                    break
-                task = self._loop.create_task(self._take(connection))
-                self._coming.add(task)
-                task.add_done_callback(self._coming.discard)
+            self._take_who_waits(listener, _AT_ONCE)
             return self._made()
 
         return came
+
+    def _take_who_waits(self, listener: socket.socket, most: int) -> None:
+        for _ in range(most):
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # nobody is left, or there is no file for one more, which the loop finds too
+                break
+            task = self._loop.create_task(self._take(connection))
+            self._coming.add(task)
+            task.add_done_callback(self._coming.discard)
 
     async def _take(self, connection: socket.socket) -> None:
         connection.setblocking(False)

@@ -49,7 +49,6 @@ def test_all_that_wait_are_taken_within_a_few_turns_of_the_loop(
         address = await listening.open("listen", f"{host}:0")
         assert address.rpartition(":")[0] == host
         with ExitStack() as stack:
-            stack.callback(listening.close)
             clients = [stack.enter_context(connected(address)) for _ in range(50)]
             for _ in range(10):
                 await asyncio.sleep(0)
@@ -61,7 +60,7 @@ def test_all_that_wait_are_taken_within_a_few_turns_of_the_loop(
             assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
             for transport in came:
                 transport.close()
-            listening.close()
+            await listening.close()
             await asyncio.sleep(0)
             with pytest.raises(ConnectionRefusedError):
                 connected(address)
@@ -90,7 +89,6 @@ def test_with_tls_who_does_not_speak_it_is_in_nobodys_way(
         listening = Listening(lambda: Counted(came), serving)
         address = await listening.open("listen", "127.0.0.1:0")
         with ExitStack() as stack:
-            stack.callback(listening.close)
             clients = [stack.enter_context(connected(address)) for _ in range(20)]
             for client in clients[::2]:
                 client.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -100,7 +98,7 @@ def test_with_tls_who_does_not_speak_it_is_in_nobodys_way(
         assert all(b"hello" not in answer for answer in refused)
         for transport in came:
             transport.close()
-        await asyncio.sleep(0)
+        await listening.close()
         return told
 
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -116,4 +114,4 @@ async def test_a_place_that_is_taken_is_left_as_it_is() -> None:
     await asyncio.sleep(0)
     again = Listening(lambda: Counted([]), None)
     assert await again.open("gateway.listen", f"localhost:{port}") == f"localhost:{port}"
-    again.close()
+    await again.close()

@@ -67,7 +67,7 @@ class Server:
         be called again with less."""
         self._stopping = True
         for listening in self._listening:
-            listening.close()
+            await listening.close()
         self._looking.cancel()
         for connection in tuple(self._connections):
             connection.go()
