@@ -14,12 +14,12 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol, TextIO, TypeAlias
 
 import msgspec
-import structlog
 
 from trestle.errors import CallError, Reason
 
@@ -39,6 +39,8 @@ OWN_WORDS: Final = frozenset(
 """Reasons whose messages are this project's, or gRPC's, and quote nobody."""
 _QUOTED: Final = frozenset(' "=\n\r\t')
 _FIRST: Final = ("timestamp", "level", "service", "family", "logger", "event", "exception", "stack")
+_OF_EVERY_RECORD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "taskName"}
+"""What a record has whatever is logged; the rest are the fields of its line (`extra=`)."""
 _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -56,34 +58,8 @@ serving: Final[ContextVar[Served | None]] = ContextVar("serving", default=None)
 def configure(form: Form, level: str, **always: str) -> None:
     """Lines to standard error from now on. level: as `set_level` has it. always: fields of every line, as `service`."""
 
-    def add(logger: object, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        event.update(always)
-        event["event"] = _said(event["logger"], event["event"])
-        failed = event.pop("exc_info", None)
-        if failed and failed[1] is not None:
-            event["exception"] = _where(failed[1])
-        served = serving.get()
-        if served is not None:
-            for field, value in served.log_fields().items():
-                event.setdefault(field, value)
-        return event
-
     handler = _Lines()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
-                structlog.stdlib.ExtraAdder(),
-            ],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                add,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                _json if form == "json" else _text,
-            ],
-        )
-    )
+    handler.setFormatter(_Formatter(_json if form == "json" else _text, always))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
     set_level(level)
@@ -95,6 +71,33 @@ def tell(line: str) -> None:
     if sys.stdout is not None:
         with contextlib.suppress(OSError):
             _write(sys.stdout, f"{line}\n")
+
+
+class _Formatter(logging.Formatter):
+    """write: makes one line of its fields. always: of every line."""
+
+    def __init__(self, write: Callable[[dict[str, Any]], str], always: Mapping[str, str]) -> None:
+        super().__init__()
+        self._write = write
+        self._always = always
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of this event."""
+        line = {field: value for field, value in record.__dict__.items() if field not in _OF_EVERY_RECORD}
+        line |= self._always
+        line["timestamp"] = f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+        line["level"] = record.levelname.lower()
+        line["logger"] = record.name
+        line["event"] = _said(record.name, record.getMessage())
+        if record.exc_info and record.exc_info[1] is not None:
+            line["exception"] = _where(record.exc_info[1])
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        served = serving.get()
+        if served is not None:
+            for field, value in served.log_fields().items():
+                line.setdefault(field, value)
+        return self._write(line)
 
 
 class _Lines(logging.Handler):
@@ -185,19 +188,20 @@ def _where(error: BaseException) -> str:
     return "\n\n".join(reversed(shown))
 
 
-def _json(logger: object, name: str, event: MutableMapping[str, Any]) -> str:
-    ordered = {field: event.pop(field) for field in _FIRST if field in event}
-    return _encode({**ordered, **event}).decode("utf-8", "replace")
+def _json(line: dict[str, Any]) -> str:
+    ordered = {field: line.pop(field) for field in _FIRST if field in line}
+    return _encode({**ordered, **line}).decode("utf-8", "replace")
 
 
-def _text(logger: object, name: str, event: MutableMapping[str, Any]) -> str:
-    at, level = event.pop("timestamp"), event.pop("level")
-    said = event.pop("event").replace("\r", "\\r").replace("\n", "\\n")
-    who = " ".join(event.pop(field) for field in ("service", "family") if field in event)
-    failure = event.pop("exception", "")
-    if event["logger"] == who.partition(" ")[0]:
-        del event["logger"]
-    fields = "".join(f" {field}={_value(value)}" for field, value in event.items())
+def _text(line: dict[str, Any]) -> str:
+    at, level = line.pop("timestamp"), line.pop("level")
+    said = line.pop("event").replace("\r", "\\r").replace("\n", "\\n")
+    who = " ".join(line.pop(field) for field in ("service", "family") if field in line)
+    failure = line.pop("exception", "")
+    logger = line.pop("logger")
+    if logger != who.partition(" ")[0]:
+        line = {"logger": logger, **line}
+    fields = "".join(f" {field}={_value(value)}" for field, value in line.items())
     return f"{at} {level.upper()} {who}: {said}{fields}" + (f"\n{failure}" if failure else "")
 
 

@@ -6,9 +6,11 @@ import errno
 import io
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -52,7 +54,9 @@ def test_json(written: Callable[[], str]) -> None:
     logs.configure("json", "info", service="worker", family="openai")
     logging.getLogger("worker").info("%s things", 3, extra={"upstream": "u", "seconds": 0.5, "odd": object})
     (line,) = lines(written())
-    assert line.pop("timestamp").endswith("Z")
+    timestamp = line.pop("timestamp")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", timestamp)
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(timestamp)).days == 0
     assert line.pop("odd") == "<class 'object'>"
     assert line == {
         "level": "info",
@@ -74,6 +78,14 @@ def test_text(written: Callable[[], str], value: object, shown: str) -> None:
     logging.getLogger("gateway").warning("an\nevent", extra={"one": value})
     (line,) = written().splitlines()
     assert line.partition(" ")[2] == rf"WARNING gateway: an\nevent one={shown}"
+
+
+def test_a_stack_that_is_asked_for_is_a_field(written: Callable[[], str]) -> None:
+    logs.configure("json", "info", service="gateway")
+    logging.getLogger("gateway").info("here", stack_info=True)
+    (line,) = lines(written())
+    assert "test_a_stack_that_is_asked_for_is_a_field" in line["stack"]
+    assert "stack_info" not in line
 
 
 def test_what_is_served_stands_on_every_line(written: Callable[[], str]) -> None:
