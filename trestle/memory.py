@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
-from typing import Final
+from typing import Any, Final
 
 _M_TRIM_THRESHOLD: Final = -1  # of <malloc.h>
 _M_MMAP_THRESHOLD: Final = -3
-_LARGE: Final = 4 * 1024 * 1024
+_LARGE: Final = 32 * 1024 * 1024
+"""Bytes of a block that is the system's own, the most that glibc takes for it."""
 _KEPT: Final = 8 * 1024 * 1024
+"""Bytes at the heap's end that are kept for what comes next."""
+_LOOK: Final = 2.0
+"""Seconds between two looks at what is free."""
+
+
+class _Heap(ctypes.Structure):
+    """`struct mallinfo2` of <malloc.h>. fordblks: bytes of the heap that are free."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
 
 
 def settle() -> None:
-    """Call once all is made that lives as long as the process: collections need not look at that again; blocks of 4 MB
-    or more go back to the system when they are freed, and so does what is free at the heap's end beyond 8 MB."""
+    """Call once all is made that lives as long as the process, inside its running loop: collections need not look at
+    that again, and from now on what is free for some seconds goes back to the system.
+
+    Of itself glibc gives a block back at once, and the system clears each page of the next one anew, which is most of
+    what large prompts cost; or it keeps the heap up to its highest block in use, however small that is.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-    # glibc raises its bound to the largest block that was ever freed (32 MB at most), takes large blocks from the heap
-    # from then on, and keeps the heap up to its highest block in use. A lower bound costs more: the system clears each
-    # page of a block anew, half of all that prompts of 1 MB cost. Other C libraries have no such call, nor need.
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+    if not all(hasattr(libc, name) for name in ("mallopt", "mallinfo2", "malloc_trim")):
+        return  # other C libraries have no such calls, nor need
+    libc.mallinfo2.restype = _Heap
+    libc.malloc_trim.argtypes = (ctypes.c_size_t,)
+    libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)
+    _look(asyncio.get_running_loop(), libc, 0)
+
+
+def _look(loop: asyncio.AbstractEventLoop, libc: Any, known: int) -> None:
+    """known: bytes that were free last time, and have been given back where they were many."""
+    free = libc.mallinfo2().fordblks
+    if free > 2 * _KEPT and free != known:
+        libc.malloc_trim(_KEPT)
+        free = libc.mallinfo2().fordblks
+    loop.call_later(_LOOK, _look, loop, libc, free)
