@@ -30,7 +30,7 @@ REQUEST: dict[str, Any] = ask(messages=[{"role": "user", "content": PARTS}], tem
 @pytest_asyncio.fixture(loop_scope="session")
 async def gateway(bridge: Bridge, tmp_path: Path) -> AsyncIterator[Service]:
     """A gateway that nobody has asked anything yet."""
-    async with services.gateway(bridge.settings, tmp_path, "gateway-for-large") as gateway:
+    async with services.gateway(bridge.settings, tmp_path, "gateway-for-large", forks=False) as gateway:
         yield gateway
 
 

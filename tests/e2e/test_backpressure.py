@@ -61,9 +61,9 @@ async def bridge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Brid
     folder = tmp_path_factory.mktemp("backpressure")
     async with ScriptedUpstream() as upstream:
         upstreams = {"only": {"base_url": upstream.url, "models": ["m"], "retries": 0}}
-        async with services.worker("openai", folder, upstreams) as worker:
+        async with services.worker("openai", folder, upstreams, forks=False) as worker:
             settings = {"workers": {"openai": worker.address}}
-            async with services.gateway(settings, folder) as gateway:
+            async with services.gateway(settings, folder, forks=False) as gateway:
                 yield Bridge(upstream, worker, gateway)
 
 

@@ -211,7 +211,7 @@ async def test_a_crash_says_where_and_not_with_what(tmp_path: Path) -> None:
     (about / "entry_points.txt").write_text("[trestle.families]\ncareless = careless:FAMILY\n")
     logs = {"log_format": "json", "log_level": "debug"}
     environment = {"PYTHONPATH": str(tmp_path)}
-    async with services.worker("careless", tmp_path, environment=environment, settings=logs) as worker:
+    async with services.worker("careless", tmp_path, environment=environment, settings=logs, forks=False) as worker:
         edge = {**logs, "workers": {"w": worker.address}, "models": [model("m", "w:")]}
         async with services.gateway(edge, tmp_path) as gateway, Client(gateway.address) as client:
             question = [{"role": "user", "content": PROMPT}]

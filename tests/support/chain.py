@@ -54,7 +54,7 @@ async def start(folder: Path, dead_address: str) -> AsyncIterator[Chain]:
         for upstream in upstreams.values():
             upstream["retries"] = 0  # one request, one attempt: test_retries.py is about more
         environment = {"SCRIPTED_CREDENTIAL": CREDENTIAL}
-        async with services.worker("openai", folder, upstreams, environment) as worker:
+        async with services.worker("openai", folder, upstreams, environment, forks=False) as worker:
             settings: dict[str, Any] = {
                 "breaker": {"failures": 1000, "longest_rest": 0},  # the first target is asked, however often it failed
                 # `lists` is the same worker under a name that no model uses: its own list is part of the catalogue.
@@ -82,7 +82,7 @@ async def start(folder: Path, dead_address: str) -> AsyncIterator[Chain]:
                 "timeout": 20,
             }
             async with (
-                services.gateway(settings, folder) as gateway,
+                services.gateway(settings, folder, forks=False) as gateway,
                 services.gateway({**settings, **guard}, folder, "guarded", {"OTHER_KEY": "other-key"}) as guarded,
             ):
                 yield Chain(first, second, worker, gateway, guarded)

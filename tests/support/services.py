@@ -1,4 +1,8 @@
-"""The services as they run in earnest: processes of their own, a configuration file, ports of the kernel's choice."""
+"""The services as they run in earnest: processes of their own, a configuration file, ports of the kernel's choice.
+
+A start costs half a second of a CPU, nearly all of it for imports, and the suite makes hundreds: they are forked from a
+process that has imported (`forked`), but where `python -m` itself is tested, or what a process holds is measured.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,22 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from support import forked
 from support.upstream import PATIENCE
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FREE_PORT: Final = "127.0.0.1:0"
 _LISTENING: Final = "listening on "
+Process: TypeAlias = asyncio.subprocess.Process | forked.Process
 _running: list[Service] = []
 
 
 class Service:
     """One running process. address: where it listens, `127.0.0.1:PORT`. killed: its end is no clean one."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, address: str, log: Path) -> None:
+    def __init__(self, name: str, process: Process, address: str, log: Path) -> None:
         self.name = name
         self.process = process
         self.address = address
@@ -85,24 +91,30 @@ async def start(
     environment: Mapping[str, str] | None = None,
     listen: str = FREE_PORT,
     files: tuple[int, int] | None = None,
+    forks: bool = True,
 ) -> Service:
     """Starts `python -m COMMAND` and returns once it serves.
 
     config: the whole configuration file. folder: for the file and the log. environment: variables beside our own.
-    files: how many it may open, and may allow itself to; None: as many as we.
+    files: how many it may open, and may allow itself to; None: as many as we. forks: whether it may be a fork.
     """
     file, log = folder / f"{name}.yaml", folder / f"{name}.log"
     file.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
-    bounded = () if files is None else ("prlimit", f"--nofile={files[0]}:{files[1]}")
+    module, arguments = command[0], (*command[1:], "--config", str(file), "--listen", listen)
+    variables = {**os.environ, **(environment or {})}
+    process: Process
     with log.open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            *bounded,
-            *(*run(*command), "--config", str(file), "--listen", listen),
-            cwd=ROOT,
-            env={**os.environ, **(environment or {})},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-        )
+        if forks and files is None:
+            process = await forked.start(module, *arguments, environment=variables, folder=ROOT, log=errors.fileno())
+        else:
+            bounded = () if files is None else ("prlimit", f"--nofile={files[0]}:{files[1]}")
+            process = await asyncio.create_subprocess_exec(
+                *(*bounded, *run(module, *arguments)),
+                cwd=ROOT,
+                env=variables,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+            )
     assert process.stdout is not None
     # Nothing is learnt from how long it takes, and where a fixture waits a failure would be that of many tests.
     try:
@@ -143,11 +155,16 @@ async def running(name: str, *command: str, **options: Any) -> AsyncIterator[Ser
 
 @asynccontextmanager
 async def gateway(
-    settings: Mapping[str, Any], folder: Path, name: str = "gateway", environment: Mapping[str, str] | None = None
+    settings: Mapping[str, Any],
+    folder: Path,
+    name: str = "gateway",
+    environment: Mapping[str, str] | None = None,
+    forks: bool = True,
 ) -> AsyncIterator[Service]:
     """A gateway with these settings, open to everybody unless they say otherwise."""
     config = {"gateway": {"auth": "open", **settings}}
-    async with running(name, "gateway", config=config, folder=folder, environment=environment) as service:
+    options = {"config": config, "folder": folder, "environment": environment, "forks": forks}
+    async with running(name, "gateway", **options) as service:
         yield service
 
 
@@ -159,11 +176,12 @@ async def worker(
     environment: Mapping[str, str] | None = None,
     listen: str = FREE_PORT,
     settings: Mapping[str, Any] | None = None,
+    forks: bool = True,
 ) -> AsyncIterator[Service]:
     """A worker of this family; upstreams: by name, as the configuration has them; settings: of all workers."""
     own = {family: {"upstreams": upstreams}} if upstreams is not None else {}
     config = {"worker": {**(settings or {}), **own}}
     name = f"worker-{family}"
-    options = {"config": config, "folder": folder, "environment": environment, "listen": listen}
+    options = {"config": config, "folder": folder, "environment": environment, "listen": listen, "forks": forks}
     async with running(name, "worker", family, **options) as service:
         yield service

@@ -76,7 +76,7 @@ async def test_an_installed_family_is_served(tmp_path: Path) -> None:
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     async with (
-        services.worker("tiny", tmp_path, environment={"PYTHONPATH": str(installed)}) as worker,
+        services.worker("tiny", tmp_path, environment={"PYTHONPATH": str(installed)}, forks=False) as worker,
         grpc.aio.insecure_channel(worker.address) as channel,
     ):
         request = chat_pb2.ChatRequest(model="tiny", stream=True)
