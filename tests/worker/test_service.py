@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ SECRET = "sk-5ecre7"
 PAGE = Reply([b"<html>Sign in, please.</html>"], headers={"content-type": "text/html; charset=utf-8"})
 TRIED: dict[str, Any] = {"retries": 2}
 HELLO = chat_pb2.Message(role=chat_pb2.ROLE_USER, text="Hello?")
+EMBEDDED = {"data": [{"index": 0, "embedding": [0.5]}], "model": "m"}
 COUNTED = (USAGE["prompt_tokens"], USAGE["completion_tokens"])
 
 
@@ -311,6 +313,75 @@ async def test_an_upstream_that_says_nothing_is_given_up(after: int) -> None:
         assert (error.reason, error.upstream) == (Reason.UPSTREAM_TIMEOUT, "u")
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_stream_may_be_longer_than_an_answer_in_one_piece(stream: bool) -> None:
+    """Nobody holds it here."""
+    texts = [letter * 2_000 for letter in "abcdefgh"]
+    async with bench(max_answer_bytes=8_000) as it:
+        it.upstream.will(Reply.sse(*text_stream(texts)))
+        chunks, error = await it.chat(stream)
+    if stream:
+        assert ("".join(each.text for each in chunks), error) == ("".join(texts), None)
+    else:
+        assert error is not None
+        assert (error.reason, chunks) == (Reason.UPSTREAM_PROTOCOL, [])
+        assert "max_answer_bytes" in error.text
+
+
+async def test_an_answer_is_over_before_its_body_and_the_connection_serves_again() -> None:
+    gate = Gate()
+    async with bench() as it:
+        it.upstream.will(Reply.sse(*text_stream(["Hel"]), gate), Reply.json(completion()))
+        chunks, error = await it.chat()
+        assert (len(chunks) > 0, error) == (True, None)
+        gate.set()
+        async with asyncio.timeout(PATIENCE):
+            await it.upstream.requests[0].answered.wait()
+        _, error = await it.chat(stream=False)
+        assert (error, it.upstream.accepted) == (None, 1)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_an_answer_that_was_read_leaves_its_connection_to_the_next(whole: bool) -> None:
+    request = embedding_pb2.EmbedRequest(model="m", inputs=[embedding_pb2.EmbedInput(text="x")])
+    async with bench() as it:
+        for _ in range(3):
+            it.upstream.will(Reply.json({"error": {"message": "No."}}, 400))
+            await (it.refused(request) if whole else it.failure())
+            it.upstream.will(Reply.json(EMBEDDED if whole else completion()))
+            await (it.worker.Embed(request, timeout=PATIENCE) if whole else it.chat(stream=False))
+        assert it.upstream.accepted == 1
+
+
+async def test_an_error_in_an_events_frame_is_read() -> None:
+    async with bench() as it:
+        said = b'data: {"error": {"message": "No such thing.", "code": "c"}}\n\n'
+        it.upstream.will(Reply([said], status=400, headers={"content-type": "text/event-stream"}))
+        error = await it.failure()
+        assert (error.text, error.code, error.upstream_status) == ("No such thing.", "c", 400)
+
+
+class TestTheBeginning:
+    """It says of the answer what there is to say."""
+
+    async def test_of_an_answer_in_one_piece(self) -> None:
+        request = embedding_pb2.EmbedRequest(model="m", inputs=[embedding_pb2.EmbedInput(text="x")])
+        async with bench(**TRIED) as it:
+            it.upstream.will(Reply.json({}, 503), Reply.json(EMBEDDED))
+            call = it.worker.Embed(request, timeout=PATIENCE)
+            assert dict(await call.initial_metadata())["x-trestle-attempts"] == "2"
+            await call
+
+    async def test_of_a_stream(self) -> None:
+        gate = Gate()
+        async with bench(**TRIED) as it:
+            it.upstream.will(Reply.json({}, 503), Reply.sse(gate, *text_stream(["Hel"])))
+            call = it.worker.Chat(chat_pb2.ChatRequest(model="m", messages=[HELLO], stream=True), timeout=PATIENCE)
+            assert dict(await call.initial_metadata())["x-trestle-attempts"] == "2"
+            gate.set()
+            assert [each async for each in call]
+
+
 class TestTries:
     """Another one is made where no other target waits, and told of."""
 
@@ -320,6 +391,14 @@ class TestTries:
             _, error = await it.chat(stream=False)
             assert error is None
             assert it.ended.calls[-1].retries == 1
+
+    async def test_the_log_says_why(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "worker")
+        async with bench(**TRIED) as it:
+            it.upstream.will(Reply.json({}, 503), Reply.json(completion()))
+            await it.chat(stream=False)
+        (line,) = [record.__dict__ for record in caplog.records if "once more" in record.getMessage()]
+        assert (line["upstream"], line["reason"], line["upstream_status"]) == ("u", "UPSTREAM_OVERLOADED", 503)
 
     async def test_how_often_it_failed_is_told(self) -> None:
         async with bench(**TRIED) as it:
