@@ -21,7 +21,7 @@ from support.chain import model
 from support.client import Client, ask
 from support.collector import Collector, Span
 from support.services import ROOT, Service
-from support.upstream import PATIENCE, USAGE, Gate, Reply, ScriptedUpstream, completion, text_stream
+from support.upstream import PATIENCE, USAGE, Cut, Framing, Gate, Reply, ScriptedUpstream, completion, text_stream
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 RPC = "trestle.v1.WorkerService/Chat"
@@ -139,6 +139,15 @@ async def test_targets_that_were_left_have_spans_of_their_own(tmp_path: Path) ->
     asked = sorted((s for s in spans if (s.service, s.name) == UPSTREAM), key=lambda span: span.start)
     assert [span.error for span in asked] == [True, True, False]
     assert not request.error
+
+
+async def test_an_upstream_that_says_nothing_at_all_has_a_span_too(tmp_path: Path) -> None:
+    async with Collector() as collector, served(tmp_path, collector.url) as it:
+        it.first.will(Reply([Cut.CLOSE], framing=Framing.BARE))
+        assert (await it.client.chat(ask("one"))).status == 503
+        spans = await collector.until(ONE)
+    assert {span.attributes["error.type"] for span in spans} == {"UPSTREAM_TRUNCATED"}
+    assert not any("http.response.status_code" in span.attributes for span in spans if span.name == UPSTREAM[1])
 
 
 async def test_how_a_request_ends_is_how_its_spans_end(tmp_path: Path) -> None:
