@@ -1,5 +1,5 @@
-"""Services that are forked from a process which has imported what they import: what is left of a start is what it does
-then, a third. In all else they are what `python -m` runs."""
+"""Services that are forked from a process which has imported what they import: a start then costs a twentieth. In all
+else they are what `python -m` runs."""
 
 from __future__ import annotations
 
