@@ -40,8 +40,12 @@ def settle() -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     libc = ctypes.CDLL(None)
-    if not all(hasattr(libc, name) for name in ("mallopt", "mallinfo2", "malloc_trim")):
+    if not hasattr(libc, "mallopt"):
         return  # other C libraries have no such calls, nor need
+    if not hasattr(libc, "mallinfo2"):  # glibc before 2.33, which does not tell what is free: all at once, then
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT // 2)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        return
     libc.mallinfo2.restype = _Heap
     libc.malloc_trim.argtypes = (ctypes.c_size_t,)
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)

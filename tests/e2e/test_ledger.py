@@ -325,7 +325,7 @@ async def _kept(gateway: Gateway, outbox: Path, rows: int) -> None:
 
 
 def _lines(outbox: Path) -> int:
-    """None where some are on their way, which would be counted twice."""
+    """How many rows wait in it; zero where some are on their way, which would be counted twice."""
     lines = 0
     for file in outbox.glob("*.open"):
         with contextlib.suppress(FileNotFoundError):  # its name has changed
