@@ -15,6 +15,9 @@ _BACKLOG: Final = 4096
 has no CPU. Linux lets net.core.somaxconn wait at most; others it drops without a word."""
 _AT_ONCE: Final = 64
 """Connections that are taken in one turn of the loop, at most: who is there already is to have a turn, too."""
+_UNSENT: Final = 128 * 1024
+"""Bytes that the kernel takes for a peer beside what is on its way. Left to itself it takes some megabytes for each who
+does not read: memory that a container pays for, and an answer that counts as read."""
 _TLS_TIMEOUTS: Final = {"ssl_handshake_timeout": 20.0, "ssl_shutdown_timeout": 1.0}
 """Seconds that a client may take to say who it is, and goodbye."""
 _LAST: Final = 1.0
@@ -64,7 +67,9 @@ class Listening:
         for family, place in dict.fromkeys((family, place) for family, _, _, _, place in found):
             listener = socket.create_server(place, family=family, backlog=_BACKLOG, reuse_port=reuse_port)
             listener.setblocking(False)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # its connections have it from it
+            # Its connections have these from it.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
             server = await self._loop.create_server(
                 self._came_to(listener), sock=listener, backlog=_BACKLOG, **self._options
             )

@@ -70,6 +70,30 @@ def test_all_that_wait_are_taken_within_a_few_turns_of_the_loop(
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_the_kernel_holds_little_for_who_does_not_read(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Left to itself it takes some megabytes for each, which count as the service's memory in a container."""
+    much = b"x" * 8_000_000
+
+    async def run() -> None:
+        came: list[asyncio.Transport] = []
+        listening = Listening(lambda: Counted(came), None)
+        with connected(await listening.open("listen", "127.0.0.1:0")) as client:
+            assert await asyncio.to_thread(client.recv, 5) == b"hello"
+            came[0].write(much)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            taken = len(much) - came[0].get_write_buffer_size()
+            came[0].close()
+            assert await asyncio.to_thread(lambda: b"".join(iter(lambda: client.recv(1_000_000), b""))) == much
+        await listening.close()
+        # What is not sent yet, and what the client's side of loopback takes.
+        assert 0 < taken < 1_000_000
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_with_tls_who_does_not_speak_it_is_in_nobodys_way(
     loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
 ) -> None:
