@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
+import struct
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -26,6 +28,10 @@ from trestle.listening import Listening
 
 log = logging.getLogger("gateway")
 _TOO_LARGE: Final = 431
+_NOTHING: Final = 1
+"""Bytes that may wait in the gateway before a client counts as slower than its answer: with TLS, none would pause for
+good where nothing waits."""
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 # What a client beyond the last may take to send the request that is refused.
 _PATIENCE: Final = 2.0
 
@@ -108,19 +114,24 @@ class Protocol(web.RequestHandler):
     """One connection. stalled: its client was cut off because it read nothing. lost: when it was gone, of
     `time.perf_counter`; zero until then."""
 
-    __slots__ = ("_body", "_left", "_server", "_stalling", "lost", "stalled")
+    __slots__ = ("_body", "_left", "_pipe", "_server", "_stalling", "lost", "stalled")
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
         self.stalled = False
         self.lost = 0.0
         self._server = server
+        self._pipe: asyncio.Transport | None = None  # until it is gone; aiohttp's is None once it is to be closed
         self._stalling: asyncio.TimerHandle | None = None
         self._left = 0
         self._body: StreamReader | None = None  # of the last request that came
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._pipe = cast("asyncio.Transport", transport)
+        # Writing pauses as soon as the kernel does not take all. So an answer has ended only when it has all of it, and
+        # who reads too little is seen, whatever the answer's size.
+        self._pipe.set_write_buffer_limits(high=_NOTHING)
         if self._server.full and self.transport is not None:
             log.warning("there are %d connections, and no more may be", self._server.bounds.max_connections)
             # It is heard first: an answer to a request that was not read is lost with the connection.
@@ -131,6 +142,7 @@ class Protocol(web.RequestHandler):
         """Its client is gone."""
         self.lost = perf_counter()
         self._body = None
+        self._pipe = None
         self._read_again()
         super().connection_lost(exc)
 
@@ -172,19 +184,21 @@ class Protocol(web.RequestHandler):
         super().resume_writing()
 
     def _watch(self) -> None:
-        if self.transport is not None:
-            self._left = self._unread(self.transport)
+        if self._pipe is not None:
+            self._left = self._unread(self._pipe)
             self._stalling = self._loop.call_later(self._server.bounds.stall_timeout, self._look)
 
     def _look(self) -> None:
-        if self.transport is None:
+        if self._pipe is None:
             return
-        if self._unread(self.transport) < self._left:
+        if self._unread(self._pipe) < self._left:
             self._watch()
             return
         self.stalled = True
         log.warning("a client has read nothing for %g s: cut off", self._server.bounds.stall_timeout)
-        self.transport.abort()
+        # What the kernel holds for it goes with it, else it would keep that for who may never read.
+        self._pipe.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self._pipe.abort()
 
     @staticmethod
     def _unread(transport: asyncio.Transport) -> int:

@@ -1,11 +1,13 @@
-"""One address served over HTTP, at its end."""
+"""One address served over HTTP: its end, and clients that read slowly or nothing."""
 
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -17,9 +19,9 @@ from gateway.listener import Bounds, Listener
 from gateway.reply import Reply
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
-
-
+LAST_REQUEST = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
 LARGE = b"x" * 4_000_000
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
 
 
 async def answer(http: web.BaseRequest) -> Reply:
@@ -31,7 +33,7 @@ def heard(client: socket.socket) -> bytes:
     return b"".join(iter(lambda: client.recv(1000), b""))
 
 
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("loop", LOOPS)
 def test_who_still_waits_to_be_taken_is_answered_at_the_end(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """A client is connected as soon as the kernel says so. When a listener closes, the kernel resets those whom nobody
     has taken; while a loop is busy that may be many."""
@@ -57,14 +59,20 @@ async def answer_at_length(http: web.BaseRequest) -> Reply:
     return Reply(http, {}, LARGE)
 
 
+def asking(address: str, request: bytes) -> socket.socket:
+    """A client that has asked. Its kernel takes little that it has not read."""
+    host, _, port = address.rpartition(":")
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(PATIENCE)
+    client.connect((host, int(port)))
+    client.sendall(request)
+    return client
+
+
 def heard_slowly(address: str) -> bytes:
     """What a client is told that takes a thousand bytes each twentieth of a second for a while, and then the rest."""
-    host, _, port = address.rpartition(":")
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(PATIENCE)
-        client.connect((host, int(port)))
-        client.sendall(REQUEST.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+    with asking(address, LAST_REQUEST) as client:
         pieces = []
         try:
             for _ in range(40):
@@ -76,7 +84,7 @@ def heard_slowly(address: str) -> bytes:
         return b"".join(pieces)
 
 
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("loop", LOOPS)
 def test_who_reads_slowly_is_not_cut_off_as_one_who_reads_nothing(
     loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
@@ -92,3 +100,69 @@ def test_who_reads_slowly_is_not_cut_off_as_one_who_reads_nothing(
     with asyncio.Runner(loop_factory=loop) as runner:
         told = runner.run(run())
     assert len(told.partition(b"\r\n\r\n")[2]) == len(LARGE)
+
+
+SIZES = range(160_000, 280_000, 20_000)
+"""Bytes of answers, of which the kernel takes the first 128 KB and some more at once."""
+
+
+class Sized:
+    """Answers with these sizes, one after the other. all: set once each of them was asked for."""
+
+    def __init__(self) -> None:
+        self._sizes = list(SIZES)
+        self.all = asyncio.Event()
+
+    async def __call__(self, http: web.BaseRequest) -> Reply:
+        size = self._sizes.pop()
+        if not self._sizes:
+            self.all.set()
+        return Reply(http, {}, b"x" * size)
+
+
+def ended(client: socket.socket) -> bool:
+    """Whether the connection of a client that reads nothing was reset; waits until it is."""
+    poll = select.poll()
+    poll.register(client, 0)
+    return bool(poll.poll(PATIENCE * 1000))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_is_written_at_the_end_arrives(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Though the client reads only when the listener has begun to close, and the loop ends once it has."""
+    answer = Sized()
+
+    async def run(stack: ExitStack) -> None:
+        listener = Listener(answer, Bounds(8192, 1000, 10.0, 10.0, 10.0))
+        address = await listener.listen("listen", "127.0.0.1:0")
+        clients = [stack.enter_context(asking(address, REQUEST)) for _ in SIZES]
+        await answer.all.wait()
+        closing = asyncio.ensure_future(listener.close())
+        await asyncio.sleep(0)
+        told.extend(stack.enter_context(ThreadPoolExecutor(len(clients))).submit(heard, each) for each in clients)
+        await closing
+
+    told: list[Future[bytes]] = []
+    with ExitStack() as stack:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(run(stack))
+        assert sorted(len(each.result().partition(b"\r\n\r\n")[2]) for each in told) == list(SIZES)
+
+
+@pytest.mark.parametrize("request_", [REQUEST, LAST_REQUEST], ids=["kept open", "closed"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_who_reads_nothing_is_cut_off_whatever_the_size(
+    loop: Callable[[], asyncio.AbstractEventLoop], request_: bytes
+) -> None:
+    """And whether the connection would be kept afterwards or not."""
+    async def run() -> None:
+        listener = Listener(Sized(), Bounds(8192, 1000, 0.2, 0.2, 10.0))
+        address = await listener.listen("listen", "127.0.0.1:0")
+        with ExitStack() as stack:
+            clients = [stack.enter_context(asking(address, request_)) for _ in SIZES]
+            for client in clients:
+                assert await asyncio.to_thread(ended, client)
+        await listener.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
