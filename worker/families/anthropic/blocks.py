@@ -18,6 +18,7 @@ from worker.families.anthropic import wire
 from worker.families.anthropic.plan import Plan
 from worker.families.anthropic.turns import KEPT_BLOCKS
 from worker.family import Chunks
+from worker.request_json import type_of
 
 _DIRECT: Final = b'{"type":"direct"}'
 
@@ -26,7 +27,8 @@ class Answer:
     """What the blocks of one answer share.
 
     calls: how many calls the client has been told of. chars: how much text. held: in an answer that a JSON tool is to
-    carry, text that came beside it, until it is known whether the tool is called. extra: members of the message itself.
+    carry, text that came beside it, until it is known whether the tool is called. places: where each text stood.
+    extra: members of the message itself.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -37,6 +39,7 @@ class Answer:
         self.output = TokenEstimate()
         self.held: dict[int, str] = {}
         self.json_called = False
+        self.places: list[dict[str, Any]] = []
         self.extra: dict[str, Raw] = {}
 
     def tell_text(self, text: str, out: Chunks) -> None:
@@ -54,6 +57,13 @@ class Answer:
         """A block as an extra of the message, with its place among the blocks."""
         whole = {"index": Raw(b"%d" % index), **block}
         out.add(delta_extra_json=join({KEPT_BLOCKS: Raw(b"[%b]" % join(whole))}))
+
+    def tell_places(self, out: Chunks) -> None:
+        """Where each text stood, if other blocks stood between them: to the client they are one text, which could not
+        go back to its places."""
+        places = self.places
+        if places and places[-1]["index"] - places[0]["index"] >= len(places):
+            out.add(delta_extra_json=msgspec.json.encode({KEPT_BLOCKS: places}))
 
     def take_stop_details(self) -> dict[str, Any]:
         """The message's `stop_details`, which belong to the choice, and beside them its explanation as `refusal`."""
@@ -136,6 +146,10 @@ class TextBlock(BlockDecoder):
 
     def end(self, out: Chunks) -> None:
         super().end(out)
+        answer = self.answer
+        if answer.plan.json != "tool":
+            place = {"start_index": self._start, "end_index": answer.chars}
+            answer.places.append({"index": self.index, "type": "text", **place})
         if self._citations:
             self._tell_citations(out)
 
@@ -264,18 +278,30 @@ class OtherBlock(BlockDecoder):
     def begin(self, out: Chunks) -> None:
         self._input: list[str] = []
         self._content: list[str] = []
+        self._members: dict[str, Raw] = {}
 
     def piece(self, piece: wire.Piece, out: Chunks) -> bool:
         if piece.type == "input_json_delta":
             self._input.append(piece.partial_json or "")
-        elif piece.type == "compaction_delta" and piece.content is not None:
-            self._content.append(piece.content)
-        else:
-            return False
-        return True
+            return True
+        return False
+
+    def other_piece(self, piece: Raw) -> None:
+        """Of a compaction's pieces: the text grows, and of anything else, such as its seal, the last counts."""
+        found = members(piece)
+        if type_of(found) != "compaction_delta":
+            super().other_piece(piece)
+            return
+        del found["type"]
+        content = found.get("content", NOTHING)
+        if bytes(content)[:1] == b'"':
+            self._content.append(msgspec.json.decode(found.pop("content"), type=str))
+        elif bytes(content) == b"null":
+            del found["content"]  # a compaction that failed; so the block began
+        self._members |= found
 
     def end(self, out: Chunks) -> None:
-        whole = members(self.whole)
+        whole = members(self.whole) | self._members
         text = "".join(self._input)
         if text:
             whole["input"] = Raw(text.encode() if _is_json(text) else msgspec.json.encode(text))

@@ -56,7 +56,8 @@ class AnthropicChatDecoder:
         self._output: TokenEstimate = self._answer.output
         self._blocks: dict[int, BlockDecoder] = {}
         self._open: dict[int, BlockDecoder] = {}  # those of them that have not ended
-        self._started = False
+        self._started: wire.Message | None = None
+        self._given: list[Raw] = []  # blocks of the message as it began, until it is known that they do not come again
         self._counted = False  # the output too has been told
         self._stop: wire.MessageChange | wire.Message = wire.MessageChange()
 
@@ -64,7 +65,7 @@ class AnthropicChatDecoder:
     def usage(self) -> chat_pb2.Usage | None:
         """What is known of the usage. Until its last words the upstream has told its input only; the output is then
         estimated from what has come, and marked so."""
-        if self._counted or not self._started:
+        if self._counted or self._started is None:
             return self._usage
         return self._output.at_least(self._usage, self._request)
 
@@ -95,7 +96,9 @@ class AnthropicChatDecoder:
         elif kind == "content_block_stop":
             self._end_block(found.index, out)
         elif kind == "message_start":
-            self._start(found.message or wire.Message(), out)
+            message = found.message or wire.Message()
+            self._start(message, out)
+            self._given = message.content or self._given
         elif kind == "message_delta":
             self._change(found, out)
         elif kind == "message_stop":
@@ -123,7 +126,6 @@ class AnthropicChatDecoder:
         for index, block in enumerate(message.content):
             self._begin(index, block, out)
             self._end_block(index, out)
-        self._stop = message
         self._counted = message.usage is not None and is_count(message.usage.output_tokens)
         self._finish(out)
 
@@ -152,9 +154,14 @@ class AnthropicChatDecoder:
         return self._protocol("The upstream sent an event that cannot be read.")
 
     def _start(self, message: wire.Message, out: Chunks) -> None:
-        if self._started:
+        begun = self._started
+        if begun is not None:
+            if message.id and message.id == begun.id and not self._blocks:
+                return  # a habit of compatible endpoints, which means nothing
             raise self._protocol("The upstream began its answer twice.")
-        self._started = True
+        self._started = message
+        if message.stop_reason is not None:
+            self._stop = message
         started = chat_pb2.Started(
             id=message.id or f"msg_{secrets.token_hex(12)}",
             model=message.model or self._request.model,
@@ -174,7 +181,9 @@ class AnthropicChatDecoder:
             out.add(usage=usage)
 
     def _begin(self, index: int, raw: Raw, out: Chunks) -> None:
-        if not self._started or index in self._blocks:
+        if self._given:
+            self._take_given(out, fresh=index >= len(self._given))
+        if self._started is None or index in self._blocks:
             raise self._protocol("The upstream sent a content block out of order.")
         try:
             block = wire.BLOCK.decode(raw)
@@ -183,6 +192,14 @@ class AnthropicChatDecoder:
         decoder = KINDS.get(block.type, OtherBlock)(self._answer, index, block, bytes(raw))
         self._blocks[index] = self._open[index] = decoder
         decoder.begin(out)
+
+    def _take_given(self, out: Chunks, *, fresh: bool = True) -> None:
+        """Blocks that stood in the message as it began, whole: so comes what follows a call that a server's tool had
+        made. fresh: they do not come as events too."""
+        given, self._given = self._given, []
+        for index, block in enumerate(given if fresh else ()):
+            self._begin(index, block, out)
+            self._end_block(index, out)
 
     def _piece(self, data: bytes, out: Chunks) -> None:
         try:
@@ -224,7 +241,7 @@ class AnthropicChatDecoder:
 
     def _change(self, found: wire.Event, out: Chunks) -> None:
         """A message_delta: how it stopped, and the usage so far."""
-        if not self._started:
+        if self._started is None:
             raise self._protocol("The upstream sent the end of an answer before its beginning.")
         if found.delta is not None:
             if found.delta.stop_reason is not None:
@@ -239,12 +256,14 @@ class AnthropicChatDecoder:
 
     def _finish(self, out: Chunks) -> None:
         """The upstream's terminal: the finish, then an estimate where it told no usage."""
-        if not self._started:
+        if self._started is None:
             raise self._protocol("The upstream sent the end of an answer before its beginning.")
+        self._take_given(out)
         answer, word = self._answer, self._stop.stop_reason or ""
         for index in list(self._open):
             self._end_block(index, out)
         answer.release(out)
+        answer.tell_places(out)
         details = answer.take_stop_details()
         refusal = details.pop("refusal", None)
         if refusal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +37,9 @@ PASSED: Final = frozenset(
 # Those that are merged with what the request says in OpenAI's words.
 MERGED: Final = frozenset({"betas", "metadata", "output_config", "output_format", "thinking", "top_k"})
 _NULL: Final = Raw(b"null")
+# An address, or nothing but a telephone number.
+_PERSONAL: Final = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+|^\+?[\d\s()./-]{7,}$")
+_LONGEST_USER: Final = 256
 SERVICE_TIERS: Final = {
     "auto": "auto",
     "priority": "auto",
@@ -115,8 +120,11 @@ def _output_config(request: chat_pb2.ChatRequest, plan: Plan) -> dict[str, Any]:
 
 
 def _metadata(request: chat_pb2.ChatRequest, plan: Plan) -> dict[str, Any]:
-    """Who the end user is; of OpenAI's free metadata the API takes this one key."""
+    """Who the end user is; of OpenAI's free metadata the API takes this one key. It wants nothing in it by which a
+    person is known, refuses addresses and telephone numbers, and takes 256 characters: of such a name goes a digest."""
     own = plan.extra.get("metadata", _NULL)
     named = "" if bytes(own) == b"null" else text_of(object_of(bytes(own), "metadata").get("user_id"))
     user = named or request.safety_identifier or request.user
+    if _PERSONAL.search(user) or len(user) > _LONGEST_USER:
+        user = hashlib.sha256(user.encode()).hexdigest()
     return {"user_id": user} if user else {}

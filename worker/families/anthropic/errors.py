@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
+from google.rpc import code_pb2
 
 from trestle.errors import CallError, Reason
 from worker.http_errors import detail_of, reason_of, request_id, retry_after
@@ -28,7 +29,8 @@ _TYPES: Final[Mapping[str, Reason]] = {
 # What an invalid_request_error says of itself in words only.
 _CONTEXT: Final = ("prompt is too long", "exceed context limit", "context window", "maximum context length")
 _FILTERED: Final = ("content filtering policy",)
-_NO_CREDIT: Final = ("credit balance is too low",)
+_NO_CREDIT: Final = ("credit balance is too low", "reached your specified api usage limits")
+_NO_ACCOUNT: Final = ("organization has been disabled",)
 # "messages.1.content.0.type: Expected ...", "max_tokens: ...": the upstream's field, in its own words.
 _FIELD: Final = re.compile(r"^([a-z_]+)(?:\.[\w-]+)*: ")
 _PARAMS: Final[Mapping[str, str]] = {
@@ -74,13 +76,16 @@ def error_from(body: bytes, status: int | None, upstream: str) -> CallError:
     else:
         # An overload is one under whatever status a proxy passes it on; else the status is what counts.
         reason = Reason.UPSTREAM_OVERLOADED if kind == "overloaded_error" else reason_of(status)
-    code = param = None
+    code = param = grpc = None
     if message is None:
         said = detail_of(body)
         where = f"status {status}" if status is not None else "an error"
         message = f"The upstream answered with {where}" + (f": {said}" if said else ".")
     elif reason in (Reason.INVALID_REQUEST, Reason.REQUEST_TOO_LARGE):
         reason, code, param = _told_in_words(reason, message)
+    elif reason is Reason.MODEL_NOT_FOUND and kind == "not_found_error" and "model" not in message.lower():
+        # A file, a container or the like that the request names.
+        reason, code, grpc = Reason.INVALID_REQUEST, "not_found", code_pb2.NOT_FOUND
     elif reason is Reason.MODEL_NOT_FOUND:
         code, param = "model_not_found", "model"
     if reason is Reason.UPSTREAM_CREDENTIAL:
@@ -94,6 +99,7 @@ def error_from(body: bytes, status: int | None, upstream: str) -> CallError:
         param=param,
         code=code,
         type=kind,
+        status=grpc,
         upstream=upstream,
         upstream_status=status,
         upstream_request_id=request,
@@ -109,6 +115,8 @@ def _told_in_words(reason: Reason, message: str) -> tuple[Reason, str | None, st
         return Reason.CONTENT_REJECTED, "content_filter", None
     if any(phrase in words for phrase in _NO_CREDIT):
         return Reason.UPSTREAM_QUOTA, None, None
+    if any(phrase in words for phrase in _NO_ACCOUNT):
+        return Reason.UPSTREAM_CREDENTIAL, None, None
     field = _FIELD.match(message)
     return reason, None, _PARAMS.get(field.group(1)) if field else None
 

@@ -30,6 +30,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     sampling: SamplingKind = "both"
     forced_tools: bool = True
     native_json: bool = False
+    prefill: bool = True
     max_tokens: int = 8192
 
 
@@ -40,7 +41,8 @@ class TraitsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     off: by not asking, by an explicit `disabled` or `between_tools`, or never. thinking_text: whether its text comes
     only when asked for. efforts: the words of `output_config.effort` it knows. sampling: whether temperature and top_p
     are taken both, one at a time, or not. forced_tools: whether a call can be forced. native_json: whether it has
-    `output_config.format` and strict tools. max_tokens: what an answer is limited to when the client says nothing.
+    `output_config.format` and strict tools. prefill: whether an assistant's message may be the last. max_tokens: what
+    an answer is limited to when the client says nothing.
     """
 
     thinking: Thinking | None = None
@@ -50,6 +52,7 @@ class TraitsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sampling: SamplingKind | None = None
     forced_tools: bool | None = None
     native_json: bool | None = None
+    prefill: bool | None = None
     max_tokens: int | None = None
 
     def over(self, traits: Traits) -> Traits:
@@ -108,7 +111,8 @@ def _recent(line: str, version: tuple[int, int]) -> Traits:
         thinking_text=newer,
         efforts=EFFORTS if newer else ("low", "medium", "high", "max"),
         sampling="none" if newer else "one",
-        forced_tools=not (off == "never" and version >= ((5, 1) if always else (5, 5))),
+        forced_tools=version < ((5, 1) if always else (5, 5)) or line == "haiku",
         native_json=True,
+        prefill=False,
         max_tokens=32_000,
     )

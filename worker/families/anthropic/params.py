@@ -11,7 +11,6 @@ from trestle.v1 import chat_pb2
 from worker.families.anthropic.content import BREAKPOINT, HINTS
 from worker.families.anthropic.encode import MERGED, PASSED, SERVICE_TIERS
 from worker.families.anthropic.plan import Plan
-from worker.families.anthropic.schema import native_schema
 from worker.families.anthropic.tools import TOOL_HINTS, choice_type
 from worker.families.anthropic.turns import KEPT_BLOCKS
 from worker.family import Fate
@@ -133,9 +132,7 @@ def _in_message(message: chat_pb2.Message) -> Iterable[str]:
 
 
 def _in_function(function: chat_pb2.FunctionTool, plan: Plan, where: str) -> Iterable[str]:
-    if function.strict and not (
-        plan.traits.native_json and native_schema(function.parameters_json or b'{"type":"object","properties":{}}')
-    ):
+    if function.strict and function.name not in plan.strict:
         yield f"{where}.strict"
     if function.extra_json:
         yield from _unknown(function.extra_json, TOOL_HINTS, where)

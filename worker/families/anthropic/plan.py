@@ -15,7 +15,7 @@ from msgspec import Raw
 from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
 from worker.families.anthropic.models import EFFORTS, Traits
-from worker.families.anthropic.schema import native_schema
+from worker.families.anthropic.schema import STRICT_TOOLS, Room, native_schema
 from worker.families.anthropic.settings import AnthropicUpstream
 from worker.request_json import object_of, text_of, type_of
 
@@ -38,9 +38,9 @@ JsonForm = Literal["none", "native", "tool"]
 class Plan:
     """thinking: the request's member, None for none sent. keeps_thinking: whether earlier thinking is sent back.
     effort: the word of `output_config.effort`, empty for none. json: the form a JSON answer is asked in; json_tool: the
-    name of the tool that carries it. custom_tools: names of the client's custom tools, whose input is free text.
-    legacy: calls are answered as function_call. extra: the client's further members. ignored: what will not be
-    honoured, in the client's words."""
+    name of the tool that carries it. strict: the schemas of the functions that will be strict, by name. custom_tools:
+    names of the client's custom tools, whose input is free text. legacy: calls are answered as function_call. extra:
+    the client's further members. ignored: what will not be honoured, in the client's words."""
 
     traits: Traits
     extra: dict[str, Raw]
@@ -53,6 +53,7 @@ class Plan:
     top_k: Raw | None = None
     json: JsonForm = "none"
     json_tool: str = ""
+    strict: dict[str, bytes] = field(default_factory=dict)
     custom_tools: frozenset[str] = frozenset()
     legacy: bool = False
     ignored: list[str] = field(default_factory=list)
@@ -63,8 +64,11 @@ def make_plan(request: chat_pb2.ChatRequest, settings: AnthropicUpstream) -> Pla
     plan = Plan(settings.traits_for(request.model), object_of(request.extra_json, "extra_json"))
     plan.legacy = bool(request.functions) and not request.tools
     plan.custom_tools = _custom_tools(request)
+    room = Room()
     if request.HasField("response_format"):
-        _plan_json(request, plan)
+        _plan_json(request, plan, room)
+    if plan.traits.native_json:
+        plan.strict = _strict(request, room)
     _plan_limit(request.sampling, plan)
     _plan_thinking(request, plan)
     if request.HasField("sampling") or "top_k" in plan.extra:
@@ -93,7 +97,18 @@ def forces_call(request: chat_pb2.ChatRequest) -> bool:
     return False
 
 
-def _plan_json(request: chat_pb2.ChatRequest, plan: Plan) -> None:
+def _strict(request: chat_pb2.ChatRequest, room: Room) -> dict[str, bytes]:
+    """Those of the functions that are to be strict for which there is a schema, and room; in their order."""
+    found: dict[str, bytes] = {}
+    for function in (*(tool.function for tool in request.tools), *request.functions):
+        if function.strict and len(found) < STRICT_TOOLS:
+            schema = native_schema(function.parameters_json or b'{"type":"object","properties":{}}')
+            if schema is not None and room.take(schema):
+                found[function.name] = schema
+    return found
+
+
+def _plan_json(request: chat_pb2.ChatRequest, plan: Plan, room: Room) -> None:
     wanted = request.response_format
     arm = wanted.WhichOneof("format")
     if arm == "other_json":
@@ -106,9 +121,11 @@ def _plan_json(request: chat_pb2.ChatRequest, plan: Plan) -> None:
         )
     if arm in (None, "text"):
         return
-    if arm == "json_schema" and plan.traits.native_json and native_schema(wanted.json_schema.schema_json) is not None:
-        plan.json = "native"
-        return
+    if arm == "json_schema" and plan.traits.native_json:
+        schema = native_schema(wanted.json_schema.schema_json)
+        if schema is not None and room.take(schema):
+            plan.json = "native"
+            return
     if forces_call(request):
         return  # a call is wanted now, not an answer
     names = {tool.function.name for tool in request.tools} | {function.name for function in request.functions}
@@ -159,7 +176,8 @@ def _plan_thinking(request: chat_pb2.ChatRequest, plan: Plan) -> None:
         _plan_budget(effort, request.sampling, plan)
     if effort and effort != "none" and traits.efforts:
         plan.effort = _effort(effort, traits.efforts)
-        if not plan.keeps_thinking and EFFORTS.index("high") < _rank(plan.effort):
+        off = not plan.keeps_thinking or plan.thinking == {"type": "between_tools"}
+        if off and EFFORTS.index("high") < _rank(plan.effort):
             plan.effort = "high"  # more than that is refused while thinking is off
 
 

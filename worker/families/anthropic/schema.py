@@ -1,20 +1,26 @@
 """JSON Schemas as Anthropic's structured outputs take them. Pure.
 
 They want every object closed, know `anyOf` but not `oneOf`, and refuse constraints on numbers, texts and arrays. What
-they refuse is not dropped: it goes into the description, where the model at least reads it.
+they refuse is not dropped: it goes into the description, where the model at least reads it. A schema that refers to
+itself they refuse, and so many strict tools, members that may be left out and members of several types in one request.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
+STRICT_TOOLS: Final = 20
+_OPTIONAL: Final = 24
+_UNIONS: Final = 16
 _FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
 )
 _KEPT: Final = frozenset({"title", "description", "$ref", "default", "enum", "const"})
+_DIGITS: Final = 10
 _SCHEMAS: Final = ("properties", "$defs", "definitions")
 _TYPES: Final = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
 
@@ -23,17 +29,86 @@ class _CannotSay(Exception):
     """The schema has a meaning that structured outputs cannot express."""
 
 
+@dataclass(slots=True)
+class Room:
+    """What is left of the members that one request may leave open: optional ones, and ones of several types."""
+
+    optional: int = _OPTIONAL
+    unions: int = _UNIONS
+
+    def take(self, schema: bytes) -> bool:
+        """Whether there was room for a schema in its native form; what it needs is taken then."""
+        optional, unions = _open_members(schema)
+        if optional > self.optional or unions > self.unions:
+            return False
+        self.optional -= optional
+        self.unions -= unions
+        return True
+
+
 @functools.lru_cache(maxsize=256)
 def native_schema(schema: bytes) -> bytes | None:
     """The schema in the form that `output_config.format` and strict tools take, or None where it has none: a root that
-    is not an object, objects open to any member."""
+    is not an object, objects open to any member, a schema that refers to itself."""
     try:
         found = msgspec.json.decode(schema)
         if not isinstance(found, dict) or found.get("type") != "object":
             return None
-        return msgspec.json.encode(_converted(found))
+        converted = _converted(found)
+        _follow(converted, converted, "#", (), set())
+        return msgspec.json.encode(converted)
     except (msgspec.DecodeError, RecursionError, _CannotSay):
         return None
+
+
+def _follow(root: Any, node: Any, place: str, within: tuple[str, ...], seen: set[str]) -> None:
+    """Raises `_CannotSay` where a reference leads to what holds it. place: of the node, as references say it. within:
+    the places whose references led here. seen: places that lead nowhere back."""
+    if isinstance(node, list):
+        for index, each in enumerate(node):
+            _follow(root, each, f"{place}/{index}", within, seen)
+    if not isinstance(node, dict):
+        return
+    for name, value in node.items():
+        if name != "$ref" or not isinstance(value, str):
+            _follow(root, value, f"{place}/{name}", within, seen)
+        elif value.startswith("#") and value not in seen:
+            if any(f"{each}/".startswith(f"{value}/") for each in (place, *within)):
+                raise _CannotSay
+            _follow(root, _at(root, value), value, (*within, place), seen)
+            seen.add(value)
+
+
+def _at(root: Any, reference: str) -> Any:
+    """What a reference within the schema stands for; None where there is nothing."""
+    found = root
+    for step in reference.split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict):
+            found = found.get(name)
+        elif isinstance(found, list) and name.isdigit() and len(name) < _DIGITS and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            return None
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _open_members(schema: bytes) -> tuple[int, int]:
+    """How many members may be left out, and how many have several types, in a schema in its native form."""
+    optional = unions = 0
+    nodes: list[Any] = [msgspec.json.decode(schema)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            unions += "anyOf" in node or isinstance(node.get("type"), list)
+            properties, required = node.get("properties"), node.get("required", ())
+            if isinstance(properties, dict):
+                optional += sum(name not in required for name in properties)
+            nodes += node.values()
+        elif isinstance(node, list):
+            nodes += node
+    return optional, unions
 
 
 def _converted(schema: Any) -> Any:

@@ -17,7 +17,6 @@ from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
 from worker.families.anthropic.content import Block, Object, add_hints, refuse
 from worker.families.anthropic.plan import Plan
-from worker.families.anthropic.schema import native_schema
 from worker.request_json import object_of, text_of, type_of
 
 TOOL_HINTS: Final = frozenset(
@@ -114,11 +113,9 @@ def _function(function: chat_pb2.FunctionTool, plan: Plan, where: str) -> Object
     out: Object = {"name": function.name, "input_schema": _input_schema(schema, f"{where}.parameters")}
     if function.HasField("description"):
         out["description"] = function.description
-    if function.strict and plan.traits.native_json:
-        strict = native_schema(schema or b'{"type":"object","properties":{}}')
-        if strict is not None:
-            out["strict"] = True
-            out["input_schema"] = Raw(strict)
+    if function.strict and function.name in plan.strict:
+        out["strict"] = True
+        out["input_schema"] = Raw(plan.strict[function.name])
     if function.extra_json:
         add_hints(out, function.extra_json, TOOL_HINTS, where)
     return out

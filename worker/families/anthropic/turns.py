@@ -7,6 +7,7 @@ this API refuses (no user turn at all, an assistant's turn first), a turn of the
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -26,9 +27,11 @@ from worker.families.anthropic.plan import Plan
 from worker.request_json import as_object, object_of, type_of
 
 PLACEHOLDER: Final = "(no text)"
+GO_ON: Final = "Continue."
 KEPT_BLOCKS: Final = "content_blocks"
 """The extra member of an assistant's message that holds blocks which chat completions have no word for."""
 
+_DIGITS: Final = 10
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
 _CACHE: Final = frozenset({"cache_control"})
@@ -82,7 +85,7 @@ class Conversation:
             self._message(message, f"messages[{i}]")
         if not self.turns or self.turns[0][0] != "user":
             self.turns.insert(0, ("user", [{"type": "text", "text": PLACEHOLDER}]))
-        self._trim()
+        self._end()
 
     def encoded_system(self) -> str | list[Block] | None:
         """The `system` member, None for none."""
@@ -165,12 +168,16 @@ class Conversation:
             add_hints(block, message.extra_json, _RESULT_HINTS, where)
         return block
 
-    def _trim(self) -> None:
-        """The API refuses white space at the end of an answer that it is to go on with."""
+    def _end(self) -> None:
+        """An answer that is to go on. The API refuses white space at its end, and newer models refuse to go on with a
+        text at all: they are asked to. A turn that they have paused they take up by themselves."""
         role, blocks = self.turns[-1]
         last = blocks[-1]
         if role == "assistant" and isinstance(last, dict) and last["type"] == "text":
-            last["text"] = last["text"].rstrip()
+            if self._plan.traits.prefill:
+                last["text"] = last["text"].rstrip()
+            else:
+                self._add("user", [{"type": "text", "text": GO_ON}])
 
 
 def _short(blocks: list[Block]) -> Any:
@@ -200,17 +207,65 @@ def _with_thinking(said: list[Block], message: chat_pb2.Message) -> list[Block]:
 
 
 def _with_kept(said: list[Block], kept: Raw, where: str) -> list[Block]:
-    """The blocks with those that the client kept for us back at their index. Two kinds are only for its eyes: a call
-    that it was not asked to make, and pieces of a block that we could not put together."""
+    """The blocks with those that the client kept for us back at their index."""
     try:
         blocks = msgspec.json.decode(kept, type=list[dict[str, Raw]])
     except msgspec.DecodeError:
         raise CallError(Reason.INVALID_REQUEST, f"{where}: not a list of blocks.", param=where) from None
+    places = {_number(block, "index"): block for block in blocks if _is_place(block)}
+    if places:
+        texts = [block for block in said if isinstance(block, dict) and block["type"] == "text"]
+        ends = {_number(place, "end_index") for place in places.values()}
+        if len(texts) == 1 and max(ends) == len(texts[0]["text"]):  # else it is another text by now
+            return _in_places(said, texts[0], places, blocks)
     out = list(said)
     for block in blocks:
-        if type_of(block) == "tool_use" or "deltas" in block:
-            continue
-        index = block.pop("index", None)
-        place = int(bytes(index)) if index is not None and bytes(index).isdigit() else len(out)
-        out.insert(min(place, len(out)), Raw(msgspec.json.encode(block)))
+        found = _as_it_was(block)
+        if found is not None:
+            index = _number(block, "index", len(out))
+            out.insert(min(index, len(out)), found)
     return out
+
+
+def _in_places(
+    said: list[Block], text: Object, places: Mapping[int, Mapping[str, Raw]], kept: list[dict[str, Raw]]
+) -> list[Block]:
+    """The blocks where each text between others is a block of its own again. Who is not told by an index stands, in
+    its order, where none is told."""
+    at: dict[int, Block | None] = {}
+    for block in kept:
+        at.setdefault(_number(block, "index", len(kept) + len(said)), _as_it_was(block))
+    last = max(places)
+    for index, place in places.items():
+        words = text["text"][_number(place, "start_index") : _number(place, "end_index")]
+        hints = text if index == last else {"type": "text"}
+        at[index] = {**hints, "text": words} if words and not words.isspace() else None
+    others = [block for block in said if block is not text]
+    out: list[Block] = []
+    free = 0  # the first place that is not taken
+    for index in sorted(at):
+        between = max(0, index - free)
+        out += others[:between]
+        others = others[between:]
+        found = at[index]
+        if found is not None:
+            out.append(found)
+        free = index + 1
+    return out + others
+
+
+def _is_place(block: Mapping[str, Raw]) -> bool:
+    return type_of(block) == "text" and "text" not in block
+
+
+def _as_it_was(block: Mapping[str, Raw]) -> Block | None:
+    """What goes back of a block that the client kept. Two kinds are only for its eyes: a call that it was not asked to
+    make, and pieces of a block that we could not put together."""
+    if _is_place(block) or type_of(block) == "tool_use" or "deltas" in block:
+        return None
+    return Raw(msgspec.json.encode({name: value for name, value in block.items() if name != "index"}))
+
+
+def _number(block: Mapping[str, Raw], name: str, default: int = 0) -> int:
+    value = bytes(block.get(name, b""))
+    return int(value) if len(value) < _DIGITS and value.isdigit() else default

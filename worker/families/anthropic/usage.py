@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TypeGuard
 
+import msgspec
 from msgspec import Raw
 
 from trestle.openjson import NOTHING, join, members
@@ -11,6 +12,7 @@ from trestle.v1 import chat_pb2
 from worker.families.anthropic import wire
 
 _MAX: Final = 2**63
+_COUNTS: Final = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
 def is_count(value: float | None) -> TypeGuard[float]:
@@ -35,7 +37,7 @@ class UsageCount:
         """The totals so far; None while nothing was counted. Input includes what was read from the cache and written to
         it, as OpenAI counts."""
         seen = self._seen
-        for name in ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"):
+        for name in _COUNTS:
             value = getattr(found, name)
             if is_count(value):
                 setattr(seen, name, int(value))
@@ -49,18 +51,36 @@ class UsageCount:
 
     def _total(self) -> chat_pb2.Usage:
         seen = self._seen
-        read, written = seen.cache_read_input_tokens, seen.cache_creation_input_tokens
+        put_in, put_out, written, read = (_sum(getattr(seen, name), self._beside(name)) for name in _COUNTS)
         usage = chat_pb2.Usage(
-            input_tokens=int((seen.input_tokens or 0) + (read or 0) + (written or 0)),
-            output_tokens=int(seen.output_tokens or 0),
+            input_tokens=(put_in or 0) + (read or 0) + (written or 0), output_tokens=put_out or 0
         )
         if read is not None:
-            usage.cache_read_tokens = int(read)
+            usage.cache_read_tokens = read
         if written is not None:
-            usage.cache_write_tokens = int(written)
+            usage.cache_write_tokens = written
         details = seen.output_tokens_details
         if details is not None and is_count(details.thinking_tokens):
             usage.reasoning_tokens = int(details.thinking_tokens)
         if seen.extra is not NOTHING:
             usage.extra_json = bytes(seen.extra)
         return usage
+
+    def _beside(self, name: str) -> list[float | None]:
+        """What compactions took, which is billed and not in the totals (usage.iterations of the Messages API). An
+        adviser's is another model's, at another price, and stays with the extras."""
+        extra = self._seen.extra
+        listed = members(extra).get("iterations") if extra is not NOTHING else None
+        if listed is None:
+            return []
+        try:
+            found = wire.ITERATIONS.decode(listed) or []
+        except msgspec.DecodeError:
+            return []
+        return [getattr(each, name) for each in found if each.type == "compaction"]
+
+
+def _sum(total: float | None, beside: list[float | None]) -> int | None:
+    """None where nothing was counted."""
+    counts = [int(each) for each in (total, *beside) if is_count(each)]
+    return sum(counts) if counts else None

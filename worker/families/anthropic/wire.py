@@ -25,6 +25,16 @@ class Usage(Open):
     service_tier: str | None = None
 
 
+class Iteration(msgspec.Struct):
+    """One of the model's own runs that made up an answer, with what it took."""
+
+    type: str | None = None
+    input_tokens: Number | None = None
+    output_tokens: Number | None = None
+    cache_creation_input_tokens: Number | None = None
+    cache_read_input_tokens: Number | None = None
+
+
 class Message(Open):
     """An answer in one piece, or the `message` of a stream's first event."""
 
@@ -53,7 +63,6 @@ class Piece(msgspec.Struct, gc=False):
     partial_json: str | None = None
     thinking: str | None = None
     signature: str | None = None
-    content: str | None = None
     citation: Raw = NOTHING
 
 
@@ -129,4 +138,5 @@ RAW_PIECE_EVENT = msgspec.json.Decoder(RawPieceEvent)
 PIECE_TYPE = msgspec.json.Decoder(PieceType)
 BLOCK = OpenDecoder(Block)
 CITATION = msgspec.json.Decoder(Citation)
+ITERATIONS = msgspec.json.Decoder(list[Iteration] | None)
 MODELS = msgspec.json.Decoder(ModelList)

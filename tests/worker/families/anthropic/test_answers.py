@@ -142,6 +142,19 @@ def test_a_stream_says_what_the_whole_says(content: list[Object], size: int, see
 
 
 class TestUsage:
+    def test_a_compaction_is_counted(self, answer: Answer) -> None:
+        """It is billed, and the totals leave it out; an adviser's run is another model's."""
+        runs = [
+            {"type": "compaction", "input_tokens": 100, "cache_read_input_tokens": 55_096, "output_tokens": 83},
+            {"type": "advisor_message", "model": "other", "input_tokens": 5000, "output_tokens": 5000},
+            {"type": "message", "input_tokens": 181, "output_tokens": 8},
+        ]
+        usage = {"input_tokens": 181, "cache_read_input_tokens": 0, "output_tokens": 8, "iterations": runs}
+        read = answer(message({"type": "text", "text": "A"}, usage=usage)).usage
+        assert read is not None
+        assert (read.input_tokens, read.output_tokens, read.cache_read_tokens) == (55_377, 91, 55_096)
+        assert json.loads(read.extra_json)["iterations"] == runs
+
     def test_the_cache_is_part_of_the_input(self, answer: Answer) -> None:
         usage = {
             "input_tokens": 10,
@@ -237,7 +250,8 @@ class TestFailures:
     @pytest.mark.parametrize(
         "found",
         [
-            [BEGUN[0], BEGUN[0]],
+            [BEGUN[0], {"type": "message_start", "message": {**BEGUN[0]["message"], "id": "msg_2"}}],
+            [BEGUN[0], BEGUN[1], BEGUN[0]],
             [BEGUN[1]],
             [BEGUN[0], BEGUN[2]],
             [BEGUN[0], BEGUN[1], BEGUN[1]],
@@ -282,6 +296,15 @@ class TestNews:
             {"index": 0, "type": "text", "deltas": [{"type": "glow_delta", "glow": 1}]}
         ]
 
+    @pytest.mark.parametrize("content", ["They met.", None], ids=["done", "failed"])
+    def test_the_seal_of_a_compaction_is_kept(self, content: str | None) -> None:
+        """The API wants it back as it was; so says the SDK's BetaCompactionContentBlockDelta."""
+        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "compaction", "content": None}}
+        piece = {"type": "compaction_delta", "content": content, "encrypted_content": "EqOP", "other": 1}
+        found: list[Object] = [block, {"type": "content_block_delta", "index": 0, "delta": piece}]
+        choice = fold(decode([events(BEGUN[0], *found, {"type": "message_stop"})], chat(stream=True))).choices[0]
+        assert json.loads(choice.delta_extra["content_blocks"]) == [{"index": 0, **piece, "type": "compaction"}]
+
     def test_a_compaction_is_put_together(self) -> None:
         block = {"type": "content_block_start", "index": 0, "content_block": {"type": "compaction", "content": None}}
         pieces: list[Object] = [
@@ -293,6 +316,39 @@ class TestNews:
         assert json.loads(choice.delta_extra["content_blocks"]) == [
             {"index": 0, "type": "compaction", "content": "They met."}
         ]
+
+    def test_a_message_that_begins_twice_with_one_id(self) -> None:
+        """As some compatible endpoints do; litellm's issue 32478."""
+        rest = [*BEGUN[1:], {"type": "content_block_stop", "index": 0}, {"type": "message_stop"}]
+        chunks = decode([events(BEGUN[0], BEGUN[0], *rest)], chat(stream=True))
+        assert [chunk.WhichOneof("event") for chunk in chunks].count("started") == 1
+        assert fold(chunks).choices[0].text == "A" * 400
+
+    @pytest.mark.parametrize("again", [False, True], ids=["once", "and as events"])
+    def test_blocks_that_stand_in_the_message_as_it_begins(self, again: bool) -> None:
+        """So comes an answer that follows a call of a server's tool; langchain's issue 34406."""
+        result = {"type": "code_execution_tool_result", "tool_use_id": "srvtoolu_1", "content": {"stdout": "First"}}
+        caller = {"type": "code_execution_20250825", "tool_id": "srvtoolu_1"}
+        call = {"type": "tool_use", "id": "toolu_1", "name": "look_up", "input": {"id": 7}, "caller": caller}
+        whole = message(result, call, stop="tool_use")
+        blocks = [{"type": "content_block_start", "index": i, "content_block": b} for i, b in enumerate([result, call])]
+        found = [{"type": "message_start", "message": whole}, *(blocks if again else ()), {"type": "message_stop"}]
+        read = fold(decode([events(*found)], chat(stream=True)))
+        choice = read.choices[0]
+        assert [(each.id, each.name, each.arguments) for each in choice.calls.values()] == [
+            ("toolu_1", "look_up", '{"id": 7}')
+        ]
+        assert json.loads(choice.delta_extra["content_blocks"]) == [{"index": 0, **result}]
+        assert choice.finish is not None
+        assert choice.finish.reason == chat_pb2.FINISH_REASON_TOOL_CALLS
+
+    def test_what_follows_blocks_of_the_beginning(self) -> None:
+        begun = {"type": "message_start", "message": message({"type": "text", "text": "One, "})}
+        rest: list[Object] = [
+            {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": "two."}},
+            {"type": "message_stop"},
+        ]
+        assert fold(decode([events(begun, *rest)], chat(stream=True))).choices[0].text == "One, two."
 
     def test_events_without_names(self) -> None:
         lines = streamed(message({"type": "text", "text": "Hello"})).split(b"\n")

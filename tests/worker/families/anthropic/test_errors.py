@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from google.rpc import code_pb2
 
 from trestle.errors import Reason
 from worker.families.anthropic.errors import decode_error
@@ -23,7 +24,7 @@ def body(kind: str, message: str = "Something.") -> bytes:
         (401, "authentication_error", Reason.UPSTREAM_CREDENTIAL),
         (402, "billing_error", Reason.UPSTREAM_QUOTA),
         (403, "permission_error", Reason.UPSTREAM_CREDENTIAL),
-        (404, "not_found_error", Reason.MODEL_NOT_FOUND),
+        (404, "not_found_error", Reason.INVALID_REQUEST),
         (413, "request_too_large", Reason.REQUEST_TOO_LARGE),
         (429, "rate_limit_error", Reason.UPSTREAM_RATE_LIMITED),
         (500, "api_error", Reason.UPSTREAM_FAILED),
@@ -44,6 +45,8 @@ def test_by_status(status: int, kind: str, reason: Reason) -> None:
         ("prompt is too long: 3 > 2", Reason.CONTEXT_LENGTH_EXCEEDED, "context_length_exceeded", "messages"),
         ("Output blocked by content filtering policy", Reason.CONTENT_REJECTED, "content_filter", None),
         ("Your credit balance is too low to access the API.", Reason.UPSTREAM_QUOTA, None, None),
+        ("You have reached your specified API usage limits. You will regain", Reason.UPSTREAM_QUOTA, None, None),
+        ("This organization has been disabled.", Reason.UPSTREAM_CREDENTIAL, None, None),
         ("messages.1.content.0.type: Expected `thinking`", Reason.INVALID_REQUEST, None, "messages"),
         ("stop_sequences: each must contain non-whitespace", Reason.INVALID_REQUEST, None, "stop"),
         ("max_tokens: 9 > 8", Reason.INVALID_REQUEST, None, "max_tokens"),
@@ -53,12 +56,18 @@ def test_by_status(status: int, kind: str, reason: Reason) -> None:
 def test_by_what_a_refusal_says(message: str, reason: Reason, code: str | None, param: str | None) -> None:
     error = decode_error(400, {}, body("invalid_request_error", message), "claude")
     assert (error.reason, error.code, error.param) == (reason, code, param)
-    assert (error.message == message) is (reason is not Reason.UPSTREAM_QUOTA)
+    assert (error.message == message) is (reason not in (Reason.UPSTREAM_QUOTA, Reason.UPSTREAM_CREDENTIAL))
 
 
 def test_an_unknown_model() -> None:
     error = decode_error(404, {}, body("not_found_error", "model: claude-x"), "claude")
     assert (error.code, error.param, error.message) == ("model_not_found", "model", "model: claude-x")
+
+
+def test_an_unknown_file() -> None:
+    error = decode_error(404, {}, body("not_found_error", "File not found: file_1"), "claude")
+    assert (error.code, error.param, error.message) == ("not_found", None, "File not found: file_1")
+    assert error.status == code_pb2.NOT_FOUND
 
 
 @pytest.mark.parametrize("found", [b"", b"<html>Bad gateway</html>", b"[1]", b'{"error": 1}'])

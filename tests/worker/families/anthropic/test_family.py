@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -122,6 +123,9 @@ class TestParams:
             ({"user": "u"}, "u"),
             ({"user": "u", "safety_identifier": "s"}, "s"),
             ({"user": "u", "metadata": {"user_id": "m"}}, "m"),
+            ({"user": "jane@example.com"}, hashlib.sha256(b"jane@example.com").hexdigest()),
+            ({"user": "+49 (89) 123-456"}, hashlib.sha256(b"+49 (89) 123-456").hexdigest()),
+            ({"user": "u" * 300}, hashlib.sha256(b"u" * 300).hexdigest()),
         ],
     )
     def test_the_end_user(self, asked: Object, user: str) -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from support.anthropic import chat, decode, encoded, fold, message, sent, streamed
+from support.anthropic import chat, decode, encoded, fold, ignored, message, sent, streamed
 
 from trestle.errors import CallError
 from trestle.v1 import chat_pb2
@@ -82,11 +82,68 @@ class TestNative:
             (OPEN, None),
             ({"type": "object"}, None),
             ({"type": "object", "properties": {"x": True}}, None),
+            ({"type": "object", "properties": {"x": {"$ref": "#"}}}, None),
+            ({"type": "object", "properties": {"x": {"type": "array", "items": {"$ref": "#/properties/x"}}}}, None),
+            (
+                {
+                    "type": "object",
+                    "properties": {"x": {"$ref": "#/$defs/a"}},
+                    "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}},
+                },
+                None,
+            ),
         ],
     )
     def test_what_can_be_said(self, schema: Object, native: Object | None) -> None:
         found = native_schema(json.dumps(schema).encode())
         assert (None if found is None else json.loads(found)) == native
+
+
+def several(count: int, **member: Any) -> Object:
+    """A schema with so many members alike."""
+    return {"type": "object", "properties": {f"m{i}": member for i in range(count)}}
+
+
+def required(schema: Object) -> Object:
+    return {**schema, "required": list(schema["properties"])}
+
+
+class TestRoom:
+    """The API refuses requests with more than 20 strict tools, and with more than 24 optional members or 16 members of
+    several types in all of their schemas together."""
+
+    MAYBE = ("string", "null")
+
+    @pytest.mark.parametrize(
+        ("schema", "native"),
+        [
+            (several(24, type="string"), True),
+            (several(25, type="string"), False),
+            (required(several(25, type="string")), True),
+            (required(several(16, type=MAYBE)), True),
+            (required(several(17, type=MAYBE)), False),
+            (required(several(17, anyOf=[{"type": "string"}, {"type": "null"}])), False),
+        ],
+    )
+    def test_for_an_answer(self, schema: Object, native: bool) -> None:
+        body = sent(**wanted(schema))
+        assert ("output_config" in body, "tools" in body) == (native, not native)
+
+    def test_for_tools(self) -> None:
+        def tool(name: str, schema: Object) -> Object:
+            return {"type": "function", "function": {"name": name, "parameters": schema, "strict": True}}
+
+        named = [tool(f"t{i}", required(several(1, type="string"))) for i in range(21)]
+        request = chat(tools=named)
+        assert [tool.get("strict", False) for tool in encoded(request)["tools"]] == [True] * 20 + [False]
+        assert ignored(request) == ["tools[].function.strict"]
+
+        open_ones = [tool("a", several(20, type="string")), tool("b", several(5, type="string")), tool("c", CLOSED)]
+        request = chat(tools=open_ones, **wanted(several(1, type="string")))
+        body = encoded(request)
+        assert [tool.get("strict", False) for tool in body["tools"]] == [True, False, True]
+        assert body["tools"][1]["input_schema"] == open_ones[1]["function"]["parameters"]
+        assert ignored(request) == ["tools[].function.strict"]
 
 
 class TestByTool:

@@ -46,6 +46,7 @@ def budget(tokens: int) -> Object:
         ("claude-opus-5", "none", {"type": "disabled"}, None),
         ("claude-sonnet-5-5", "none", {"type": "between_tools"}, None),
         ("claude-opus-5-5", "none", None, "low"),
+        ("claude-sonnet-5-5", "xhigh", SHOWN, "xhigh"),
         ("claude-fable-5", "high", SHOWN, "high"),
         ("claude-opus-4-8", "extreme", SHOWN, "extreme"),
     ],
@@ -54,6 +55,19 @@ def test_effort_as_the_model_has_it(model: str, effort: str, thinking: Object | 
     body = encoded(chat(model, reasoning_effort=effort))
     assert body.get("thinking") == thinking
     assert body.get("output_config", {}).get("effort") == word
+
+
+@pytest.mark.parametrize(("model", "off"), [("claude-sonnet-5", "disabled"), ("claude-sonnet-5-5", "between_tools")])
+def test_effort_is_high_at_most_where_thinking_is_off(model: str, off: str) -> None:
+    """Here for a loop of calls that came back without its seals; the API refuses more."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    loop = [
+        {"role": "user", "content": "Go"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "1"},
+    ]
+    body = encoded(chat(model, reasoning_effort="xhigh", messages=loop, tools=TOOLS))
+    assert (body["thinking"], body["output_config"]) == ({"type": off}, {"effort": "high"})
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,9 @@ class TestChoice:
         assert sent(tools=[function()], parallel_tool_calls=False, **asked)["tool_choice"] == choice
         assert "tool_choice" not in sent(tools=[function()], parallel_tool_calls=True)
 
-    def test_is_free_where_the_model_cannot_be_forced(self) -> None:
-        request = chat("claude-opus-5-5", tools=[function()], tool_choice="required")
+    @pytest.mark.parametrize("model", ["claude-opus-5-5", "claude-sonnet-5-5", "claude-fable-5-1"])
+    def test_is_free_where_the_model_cannot_be_forced(self, model: str) -> None:
+        request = chat(model, tools=[function()], tool_choice="required")
         assert encoded(request)["tool_choice"] == {"type": "auto"}
         assert ignored(request) == ["tool_choice"]
 

@@ -8,7 +8,7 @@ import pytest
 from support.anthropic import chat, encoded, sent
 
 from trestle.errors import CallError, Reason
-from worker.families.anthropic.turns import PLACEHOLDER
+from worker.families.anthropic.turns import GO_ON, PLACEHOLDER
 
 Object = dict[str, Any]
 CACHE = {"type": "ephemeral"}
@@ -166,6 +166,24 @@ class TestCalls:
         assert turns(user("Go"), result("lost:1", "x"))[0]["content"][1]["tool_use_id"] == "lost_1"
 
 
+class TestTheEnd:
+    @pytest.mark.parametrize("model", ["claude-sonnet-4-5", "kimi-k2"])
+    def test_an_answer_goes_on_from_its_last_word(self, model: str) -> None:
+        body = encoded(chat(model, messages=[user("A"), assistant("So: \n")]))
+        assert body["messages"] == [user("A"), assistant("So:")]
+
+    @pytest.mark.parametrize("model", ["claude-sonnet-4-6", "claude-opus-4-8", "claude-haiku-5-5", "claude-fable-5"])
+    def test_newer_models_are_asked_to(self, model: str) -> None:
+        """They refuse a request whose last message is the assistant's."""
+        assert turns(user("A"), assistant("So: "), model=model) == [user("A"), assistant("So: "), user(GO_ON)]
+
+    def test_a_turn_that_was_paused_is_taken_up_as_it_is(self) -> None:
+        asked = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}}
+        paused = assistant("Let me see.", content_blocks=[{"index": 1, **asked}])
+        said = turns(user("A"), paused, model="claude-sonnet-4-6")
+        assert said[-1] == assistant([{"type": "text", "text": "Let me see."}, asked])
+
+
 class TestKeptBlocks:
     SEARCH: Object = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}}
     FOUND: Object = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
@@ -174,6 +192,30 @@ class TestKeptBlocks:
         kept = [{"index": 0, **self.SEARCH}, {"index": 1, **self.FOUND}]
         said = turns(user("Search"), assistant("Found.", content_blocks=kept), user("Thanks"))
         assert said[1]["content"] == [self.SEARCH, self.FOUND, {"type": "text", "text": "Found."}]
+
+    PLACES: tuple[Object, ...] = (
+        {"index": 0, "type": "text", "start_index": 0, "end_index": 5},
+        {"index": 3, "type": "text", "start_index": 5, "end_index": 7},
+    )
+
+    def test_text_on_both_sides_of_them_does_too(self) -> None:
+        kept = [{"index": 1, **self.SEARCH}, {"index": 2, **self.FOUND}, *self.PLACES]
+        said = turns(user("Search"), assistant("Well, so.", content_blocks=kept), user("Thanks"))
+        assert said[1]["content"][0] == {"type": "text", "text": "Well, so."}, "it is not the text that it was"
+        said = turns(user("Search"), assistant("Well,so", content_blocks=kept), user("Thanks"))
+        first, last = ({"type": "text", "text": text} for text in ("Well,", "so"))
+        assert said[1]["content"] == [first, self.SEARCH, self.FOUND, last]
+
+    def test_numbers_that_cannot_be(self) -> None:
+        kept = [
+            {"index": 10**12, **self.SEARCH},
+            {"index": -1, **self.FOUND},
+            *(dict(place, start_index="x") for place in self.PLACES),
+            {"index": 999_999_999, **self.FOUND},
+            {"index": 3, **self.FOUND},
+        ]
+        said = turns(user("Search"), assistant("Well,so", content_blocks=kept), user("Thanks"))
+        assert {"type": "text", "text": "Well,"} in said[1]["content"]
 
     @pytest.mark.parametrize("kept", [{"type": "tool_use"}, {"type": "text", "deltas": []}])
     def test_some_were_only_for_the_clients_eyes(self, kept: Object) -> None:
