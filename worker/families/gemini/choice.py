@@ -199,8 +199,8 @@ class Choice:
     def _call(self, found: wire.FunctionCall, seal: str, part: wire.Part, out: Chunks) -> None:
         self.produced = True
         arguments = _compact(found.args)
-        name = found.name or ""
         plan = self._plan
+        name = plan.names.get(found.name or "", found.name or "")
         if plan.json == "tool" and name == plan.json_tool and not self._json_called:
             self._json_called = True
             self._output.add(arguments)

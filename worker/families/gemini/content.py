@@ -55,6 +55,8 @@ _BY_ENDING: Final[Mapping[str, str]] = {
     "wmv": "video/wmv",
     "xml": "text/xml",
 }
+# Types that clients write and that are none, to the API.
+_COMMON_ERRORS: Final[Mapping[str, str]] = {"image/jpg": "image/jpeg"}
 _PATH: Final = re.compile(r"[?#]")
 # How base64 of a file begins, where neither a data: URL nor a name says what it is.
 _BY_MAGIC: Final = (
@@ -125,7 +127,7 @@ def _by_url(url: str, where: str, files: str, otherwise: str) -> Object:
     type where the URL does not show it, empty to say none."""
     if url[:5].lower() == "data:":
         kind, data = data_url(url, where)
-        return {"inlineData": {"mimeType": kind, "data": data}}
+        return {"inlineData": {"mimeType": _COMMON_ERRORS.get(kind.lower(), kind), "data": data}}
     found: Object = {"fileUri": files + url if url.startswith("files/") else url}
     kind = _by_ending(_PATH.split(url, maxsplit=1)[0]) or otherwise
     if kind:

@@ -47,7 +47,7 @@ def encode_chat(request: chat_pb2.ChatRequest, plan: Plan) -> bytes:
 
 def _config(request: chat_pb2.ChatRequest, plan: Plan) -> Object:
     """The `generationConfig`; what the client says in Gemini's own words wins."""
-    out: Object = _sampling(request.sampling) if request.HasField("sampling") else {}
+    out: Object = _sampling(request.sampling, plan) if request.HasField("sampling") else {}
     if plan.json == "native":
         out |= _json_form(request.response_format)
     if request.modalities:
@@ -59,12 +59,13 @@ def _config(request: chat_pb2.ChatRequest, plan: Plan) -> Object:
     return out | plan.config
 
 
-def _sampling(sampling: chat_pb2.Sampling) -> Object:
+def _sampling(sampling: chat_pb2.Sampling, plan: Plan) -> Object:
     out: Object = {}
-    if sampling.HasField("temperature"):
-        out["temperature"] = sampling.temperature
-    if sampling.HasField("top_p"):
-        out["topP"] = sampling.top_p
+    if plan.traits.sampling:
+        if sampling.HasField("temperature"):
+            out["temperature"] = sampling.temperature
+        if sampling.HasField("top_p"):
+            out["topP"] = sampling.top_p
     for name in ("max_completion_tokens", "max_tokens"):
         if sampling.HasField(name):
             limit: int = getattr(sampling, name)
@@ -74,11 +75,12 @@ def _sampling(sampling: chat_pb2.Sampling) -> Object:
     stop = [text for text in sampling.stop if text][:MOST_STOPS]
     if stop:
         out["stopSequences"] = stop
-    # A penalty of zero asks for nothing, and some models refuse to hear of any.
-    if sampling.presence_penalty:
-        out["presencePenalty"] = sampling.presence_penalty
-    if sampling.frequency_penalty:
-        out["frequencyPenalty"] = sampling.frequency_penalty
+    if plan.traits.penalties or plan.vertex:
+        # A penalty of zero asks for nothing, and some models refuse to hear of any.
+        if sampling.presence_penalty:
+            out["presencePenalty"] = sampling.presence_penalty
+        if sampling.frequency_penalty:
+            out["frequencyPenalty"] = sampling.frequency_penalty
     if sampling.HasField("seed"):
         seed = sampling.seed
         out["seed"] = seed if -_SEEDS <= seed < _SEEDS else seed % _SEEDS

@@ -16,7 +16,7 @@ from worker.request_json import asking, object_of
 
 PARAMS: Final[Mapping[str, Fate]] = {
     "audio": "rejected",
-    "frequency_penalty": "honoured",
+    "frequency_penalty": "honoured",  # where the model takes it
     "function_call": "translated",
     "functions": "translated",
     "logit_bias": "ignored",
@@ -31,7 +31,7 @@ PARAMS: Final[Mapping[str, Fate]] = {
     "n": "honoured",  # by as many calls
     "parallel_tool_calls": "ignored",  # where it is false
     "prediction": "ignored",
-    "presence_penalty": "honoured",
+    "presence_penalty": "honoured",  # where the model takes it
     "prompt_cache_key": "ignored",
     "prompt_cache_options": "ignored",
     "prompt_cache_retention": "ignored",
@@ -44,11 +44,11 @@ PARAMS: Final[Mapping[str, Fate]] = {
     "store": "ignored",
     "stream": "honoured",
     "stream_options": "honoured",  # include_usage; the rest is ignored
-    "temperature": "honoured",
+    "temperature": "honoured",  # where the model takes it
     "tool_choice": "translated",
     "tools": "translated",
     "top_logprobs": "translated",
-    "top_p": "honoured",
+    "top_p": "honoured",  # where the model takes it
     "user": "ignored",
     "verbosity": "ignored",
     "web_search_options": "translated",

@@ -41,9 +41,9 @@ JsonForm = Literal["none", "native", "tool"]
 class Plan:
     """own: Gemini's members that the client sent, by their names in Google's spelling; config and tool_config: two of
     them, by member. thinking: the `thinkingConfig` to send, None for none. json: the form a JSON answer is asked in;
-    json_tool: the name of the tool that carries it. tools: whether the client's tools are sent. legacy: calls are
-    answered as function_call. files: what `files/...` stands for. ignored: what will not be honoured, in the client's
-    words."""
+    json_tool: the name of the tool that carries it. tools: whether the client's tools are sent. names: of functions, as
+    they are sent, with the client's. legacy: calls are answered as function_call. files: what `files/...` stands for.
+    ignored: what will not be honoured, in the client's words."""
 
     traits: Traits
     vertex: bool = False
@@ -55,6 +55,7 @@ class Plan:
     json: JsonForm = "none"
     json_tool: str = ""
     tools: bool = True
+    names: dict[str, str] = field(default_factory=dict)
     legacy: bool = False
     ignored: list[str] = field(default_factory=list)
 
@@ -68,7 +69,28 @@ def make_plan(request: chat_pb2.ChatRequest, settings: GeminiUpstream) -> Plan:
     if request.HasField("response_format"):
         _plan_json(request, plan)
     _plan_thinking(request.reasoning_effort, plan)
+    if request.HasField("sampling") or "topK" in plan.config:
+        _plan_sampling(request.sampling, plan)
+    for name in (*(tool.function.name for tool in request.tools), *(each.name for each in request.functions)):
+        plan.names.setdefault(function_name(name), name)
     return plan
+
+
+def function_name(name: str) -> str:
+    """A function's name as the API takes it: it begins with a letter or an underscore, where OpenAI's may not."""
+    return name if not name or name[0].isalpha() or name[0] == "_" else f"_{name}"
+
+
+def _plan_sampling(sampling: chat_pb2.Sampling, plan: Plan) -> None:
+    """Newer models sample as they see fit, and refuse penalties. What is left out at its default is not missed."""
+    if not plan.traits.sampling:
+        for name in ("temperature", "top_p"):
+            if sampling.HasField(name) and getattr(sampling, name) != 1:
+                plan.ignored.append(name)
+        if plan.config.pop("topK", None) is not None:
+            plan.ignored.append("top_k")
+    if not (plan.traits.penalties or plan.vertex):
+        plan.ignored += [name for name in ("presence_penalty", "frequency_penalty") if getattr(sampling, name)]
 
 
 def camel(name: str) -> str:

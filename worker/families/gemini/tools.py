@@ -15,7 +15,7 @@ from msgspec import Raw
 from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
 from worker.families.gemini.content import Object, refused
-from worker.families.gemini.plan import Plan, camel, choice_of
+from worker.families.gemini.plan import Plan, camel, choice_of, function_name
 from worker.families.gemini.schema import as_taken
 from worker.request_json import object_of, text_of, type_of
 
@@ -71,10 +71,15 @@ def encode_tools(request: chat_pb2.ChatRequest, plan: Plan) -> Object:
         config = {"mode": "ANY"}
     elif config.get("mode", "AUTO") == "AUTO" and plan.traits.validated_calls and wants_strict(request):
         config = {**config, "mode": "VALIDATED"}
+    tool_config: Object = dict(plan.tool_config)
+    if declared and tools and plan.traits.tools_together and not plan.vertex:
+        # Together the API takes them only so. Vertex AI takes them as they are, and knows no such member.
+        tool_config.setdefault("includeServerSideToolInvocations", True)
+        if config.get("mode", "AUTO") == "AUTO":
+            config = {**config, "mode": "VALIDATED"}
     if declared:
         tools.insert(0, {"functionDeclarations": declared})
     out: Object = {"tools": tools} if tools else {}
-    tool_config: Object = dict(plan.tool_config)
     own = tool_config.pop("functionCallingConfig", None)
     if declared and own is not None and plan.json != "tool":
         config |= {camel(name): value for name, value in object_of(own, "toolConfig.functionCallingConfig").items()}
@@ -109,7 +114,7 @@ def json_schema(schema: bytes, where: str) -> Raw:
 def _declaration(function: chat_pb2.FunctionTool, where: str) -> Object:
     if not function.name:
         raise CallError(Reason.INVALID_REQUEST, f"{where}.name is missing.", param=f"{where}.name")
-    out: Object = {"name": function.name}
+    out: Object = {"name": function_name(function.name)}
     if function.HasField("description"):
         out["description"] = function.description
     if function.parameters_json.strip() not in (b"", b"{}"):
@@ -147,7 +152,7 @@ def _choice(request: chat_pb2.ChatRequest) -> Object:
     if arm == "mode":
         return {"mode": _MODES.get(choice.mode, "AUTO")}
     if arm == "function":
-        return {"mode": "ANY", "allowedFunctionNames": [choice.function]}
+        return {"mode": "ANY", "allowedFunctionNames": [function_name(choice.function)]}
     found = object_of(choice.other_json, where)
     kind = type_of(found)
     if kind != "allowed_tools" or "allowed_tools" not in found:
@@ -165,4 +170,4 @@ def _allowed(allowed: Mapping[str, Any], where: str) -> list[str]:
     except msgspec.DecodeError:
         raise CallError(Reason.INVALID_REQUEST, f"{where}: not a list of tools.", param=where) from None
     functions = (object_of(tool["function"], where) for tool in listed if "function" in tool)
-    return [text_of(function.get("name")) for function in functions]
+    return [function_name(text_of(function.get("name"))) for function in functions]

@@ -1,7 +1,8 @@
 """The conversation as the API takes it: the system's text apart, turns of user and model in alternation. Pure.
 
-Neighbours of one role become one turn; results of calls stand in the user's. A conversation that would be empty or
-begin with the model's turn, which the API refuses, begins with the words "(no text)".
+Neighbours of one role become one turn; results of calls are a turn of their own, for newer models refuse or pass over
+what stands beside them. A conversation that would be empty or begin with the model's turn, which the API refuses,
+begins with the words "(no text)".
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from msgspec import Raw
 from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
 from worker.families.gemini.content import HINTS, Object, part_of, refused
-from worker.families.gemini.plan import Plan, camel
+from worker.families.gemini.plan import Plan, camel, function_name
 from worker.request_json import as_object, object_of, text_of, type_of
 
 PLACEHOLDER: Final = "(no text)"
+GO_ON: Final = "Continue."
 KEPT_PARTS: Final = "content_parts"
 """The extra member of an assistant's message that holds parts which chat completions have no word for."""
 UNSEALED: Final = "skip_thought_signature_validator"
@@ -41,10 +43,16 @@ class Conversation:
         self.turns: list[tuple[str, list[Part]]] = []
         self._plan = plan
         self._called: dict[str, str] = {}  # names of functions by the ids of their calls
+        self._shown: list[Part] = []  # media of results, until all results are there
         for i, message in enumerate(request.messages):
             self._message(message, f"messages[{i}]")
+        self._show()
+        if not plan.traits.system and self.system:
+            self._tell_user()
         if not self.turns or self.turns[0][0] != "user":
             self.turns.insert(0, ("user", [{"text": PLACEHOLDER}]))
+        if not plan.traits.prefill:
+            self._end(request)
         if plan.traits.seals:
             for _, parts in self.turns:
                 _seal(parts)
@@ -60,7 +68,7 @@ class Conversation:
         elif role == chat_pb2.ROLE_ASSISTANT:
             self._add("model", self._assistant(message, where))
         elif role in (chat_pb2.ROLE_TOOL, chat_pb2.ROLE_FUNCTION):
-            self._add("user", self._result(message, where))
+            self._result(message, where)
         elif role in (chat_pb2.ROLE_SYSTEM, chat_pb2.ROLE_DEVELOPER):
             for i, part in enumerate(message.parts):
                 if part.WhichOneof("part") != "text":
@@ -72,10 +80,31 @@ class Conversation:
     def _add(self, role: str, parts: list[Part]) -> None:
         if not parts:
             return
-        if self.turns and self.turns[-1][0] == role:
+        answers = _answers(parts)
+        if not answers:
+            self._show()
+        if self.turns and self.turns[-1][0] == role and _answers(self.turns[-1][1]) == answers:
             self.turns[-1][1].extend(parts)
         else:
             self.turns.append((role, parts))
+
+    def _show(self) -> None:
+        shown, self._shown = self._shown, []
+        self._add("user", shown)
+
+    def _tell_user(self) -> None:
+        """The system's text where the model knows no such thing: before what the user says."""
+        if not self.turns or self.turns[0][0] != "user":
+            self.turns.insert(0, ("user", []))
+        self.turns[0][1][:0] = self.system
+        self.system = []
+
+    def _end(self, request: chat_pb2.ChatRequest) -> None:
+        """Newer models refuse a turn of their own as the last, unless it waits for results."""
+        role, parts = self.turns[-1]
+        if role == "model" and not any(isinstance(part, dict) and "functionCall" in part for part in parts):
+            asked = request.messages[-1].role == chat_pb2.ROLE_USER  # without a word
+            self.turns.append(("user", [{"text": PLACEHOLDER if asked else GO_ON}]))
 
     def _slots(self, message: chat_pb2.Message, where: str) -> Slots:
         """What the message's content becomes, one slot for each of its parts: empty where nothing is sent."""
@@ -103,9 +132,9 @@ class Conversation:
             raise refused(f"calls of type {type_of(object_of(call.other_json, where))!r}", where)
         if call.kind == chat_pb2.TOOL_KIND_CUSTOM:
             raise refused("calls of custom tools", where)
-        called: Object = {"name": call.name, "args": as_object(call.arguments, "arguments")}
+        called: Object = {"name": function_name(call.name), "args": as_object(call.arguments, "arguments")}
         if call.id:
-            self._called[call.id] = call.name
+            self._called[call.id] = called["name"]
             if not call.id.startswith(MADE_ID):
                 called["id"] = call.id
         part: Object = {"functionCall": called}
@@ -116,7 +145,7 @@ class Conversation:
             part["thoughtSignature"] = signature
         return part
 
-    def _result(self, message: chat_pb2.Message, where: str) -> list[Part]:
+    def _result(self, message: chat_pb2.Message, where: str) -> None:
         call_id = message.tool_call_id
         texts: list[str] = []
         media: list[Part] = []
@@ -128,16 +157,24 @@ class Conversation:
                     media.append(part)
         failed = bytes(object_of(message.extra_json, where).get("is_error", b"")) == b"true"
         response: Object = {
-            "name": self._called.get(call_id) or message.name or call_id or "unknown",
+            "name": self._called.get(call_id) or function_name(message.name) or call_id or "unknown",
             "response": {"error": "\n".join(texts)} if failed else _answered(texts),
         }
         if call_id in self._called and not call_id.startswith(MADE_ID):
             response["id"] = call_id
-        out: list[Part] = [{"functionResponse": response}]
-        if media and self._plan.traits.media_results:
-            response["parts"] = media
-            return out
-        return out + media
+        self._add("user", [{"functionResponse": response}])
+        for part in media:
+            # References may stand in a result on Vertex AI only.
+            inside = self._plan.vertex or (isinstance(part, dict) and "inlineData" in part)
+            if inside and self._plan.traits.media_results:
+                response.setdefault("parts", []).append(part)
+            else:
+                self._shown.append(part)
+
+
+def _answers(parts: list[Part]) -> bool:
+    """Whether these are results of calls, which stand among their like."""
+    return isinstance(parts[0], dict) and "functionResponse" in parts[0]
 
 
 def _answered(texts: list[str]) -> Part:

@@ -32,7 +32,7 @@ class TestSampling:
             "logprobs": True,
             "top_logprobs": 3,
         }
-        assert config(**wishes) == {
+        assert config("gemini-2.0-flash", **wishes) == {
             "temperature": 1.7,
             "topP": 0.9,
             "topK": 40,
@@ -44,7 +44,23 @@ class TestSampling:
             "responseLogprobs": True,
             "logprobs": 3,
         }
-        assert ignored(chat(**wishes)) == []
+        assert ignored(chat("gemini-2.0-flash", **wishes)) == []
+
+    @pytest.mark.parametrize("model", ["gemini-2.5-flash", "gemini-3.5-flash"])
+    def test_penalties_are_taken_by_older_models_and_vertex(self, model: str) -> None:
+        request = chat(model, presence_penalty=0.5, frequency_penalty=-0.5)
+        assert "generationConfig" not in encoded(request)
+        assert ignored(request) == ["presence_penalty", "frequency_penalty"]
+        vertex = upstream(**VERTEX)
+        assert encoded(request, vertex)["generationConfig"] == {"presencePenalty": 0.5, "frequencyPenalty": -0.5}
+        assert ignored(request, vertex) == []
+
+    @pytest.mark.parametrize("model", ["gemini-3.6-flash", "gemini-3.5-flash-lite", "gemini-flash-latest"])
+    def test_newer_models_sample_as_they_see_fit(self, model: str) -> None:
+        request = chat(model, temperature=0, top_p=0.5, top_k=3, seed=1)
+        assert encoded(request)["generationConfig"] == {"seed": 1}
+        assert ignored(request) == ["temperature", "top_p", "top_k"]
+        assert ignored(chat(model, temperature=1, top_p=1)) == []
 
     def test_nothing(self) -> None:
         wishes: Object = {"presence_penalty": 0, "frequency_penalty": 0, "logprobs": False, "max_tokens": -1, "n": 3}
@@ -88,6 +104,9 @@ class TestThinking:
             ("gemini-3-pro-preview", "medium", {"thinkingLevel": "LOW", **THOUGHTS}, True),
             ("gemini-3.1-pro-preview", "medium", {"thinkingLevel": "MEDIUM", **THOUGHTS}, True),
             ("gemini-3-flash-preview", "minimal", {"thinkingLevel": "MINIMAL", **THOUGHTS}, True),
+            ("gemini-3.7-flash", "minimal", {"thinkingLevel": "LOW", **THOUGHTS}, True),
+            ("gemini-3.7-flash-lite", "minimal", {"thinkingLevel": "MINIMAL", **THOUGHTS}, True),
+            ("gemini-flash-latest", "none", {"thinkingLevel": "LOW"}, False),
             ("gemini-flash-latest", "xhigh", {"thinkingLevel": "HIGH", **THOUGHTS}, True),
             ("gemini-2.0-flash", "none", None, True),
             ("gemini-2.0-flash", "high", None, False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.gemini import answered, chat, encoded, ignored, sent
+from support.gemini import VERTEX, answered, chat, encoded, ignored, sent, upstream
 
 from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
@@ -57,6 +57,7 @@ class TestDeclarations:
                 "b": {"$ref": "#/$defs/A"},
                 "const": {"const": 1},
                 "list": {"type": "array", "items": {"anyOf": [{"const": "x"}, True]}},
+                "mixed": {"enum": [1, "x"]},
             },
             "$defs": {"A": {"type": "object", "additionalProperties": {"const": None}}},
         }
@@ -66,8 +67,9 @@ class TestDeclarations:
             "properties": {
                 "a": {"description": "An A.", "anyOf": [{"$ref": "#/$defs/A"}]},
                 "b": {"$ref": "#/$defs/A"},
-                "const": {"enum": [1]},
-                "list": {"type": "array", "items": {"anyOf": [{"enum": ["x"]}, True]}},
+                "const": {"enum": [1], "type": "integer"},
+                "list": {"type": "array", "items": {"anyOf": [{"enum": ["x"], "type": "string"}, True]}},
+                "mixed": {"enum": [1, "x"]},
             },
             "$defs": {"A": {"type": "object", "additionalProperties": {"enum": [None]}}},
         }
@@ -92,6 +94,16 @@ class TestDeclarations:
     def test_tools_of_geminis_own(self, written: Object, name: str) -> None:
         body = sent(tools=[tool(), written])
         assert body["tools"] == [{"functionDeclarations": [{"name": "f"}]}, {name: written.get(written["type"], {})}]
+
+    @pytest.mark.parametrize("asked", [{}, {"tool_choice": "auto"}])
+    def test_newer_models_are_told_of_both_kinds(self, asked: Object) -> None:
+        request = chat("gemini-3.5-flash", tools=[tool(), {"type": "google_search"}], **asked)
+        assert encoded(request)["toolConfig"] == {
+            "includeServerSideToolInvocations": True,
+            "functionCallingConfig": {"mode": "VALIDATED"},
+        }
+        for other in (encoded(request, upstream(**VERTEX)), sent("gemini-3.5-flash", tools=[tool()])):
+            assert "includeServerSideToolInvocations" not in other.get("toolConfig", {})
 
     def test_web_search_options(self) -> None:
         request = chat(web_search_options={"search_context_size": "low"})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from support.gemini import VERTEX, chat, encoded, ignored, sent, upstream
+from support.gemini import UPSTREAM, VERTEX, answer, chat, decode, encoded, fold, ignored, sent, upstream
 
 from trestle.errors import CallError, Reason
-from worker.families.gemini.turns import MADE_ID, PLACEHOLDER, UNSEALED
+from worker.families.gemini.turns import GO_ON, MADE_ID, PLACEHOLDER, UNSEALED
 
 Object = dict[str, Any]
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -90,6 +91,10 @@ class TestMedia:
                 {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}},
             ),
             (
+                {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,/9j/"}},
+                {"inlineData": {"mimeType": "image/jpeg", "data": "/9j/"}},
+            ),
+            (
                 {"type": "image_url", "image_url": {"url": "https://example.com/a.webp?x=.gif"}},
                 {"fileData": {"mimeType": "image/webp", "fileUri": "https://example.com/a.webp?x=.gif"}},
             ),
@@ -164,15 +169,40 @@ class TestMedia:
         assert refused(messages=[user(part)]).param == param
 
 
+class TestTheEnd:
+    @pytest.mark.parametrize("model", ["gemini-2.5-flash", "gemini-3.5-flash", "in-house"])
+    def test_the_models_turn_may_be_the_last(self, model: str) -> None:
+        assert turns(user("A"), assistant(content="So:"), model=model)[-1]["role"] == "model"
+
+    @pytest.mark.parametrize("model", ["gemini-3.6-flash", "gemini-3.5-flash-lite", "gemini-flash-latest"])
+    def test_newer_models_are_asked_to_go_on(self, model: str) -> None:
+        assert turns(user("A"), assistant(content="So:"), model=model)[2:] == [
+            {"role": "user", "parts": [{"text": GO_ON}]}
+        ]
+        blank = {"role": "user", "content": ""}
+        assert turns(user("A"), assistant(content="So:"), blank, model=model)[2:] == [
+            {"role": "user", "parts": [{"text": PLACEHOLDER}]}
+        ]
+
+
+class TestSystemOfOlderModels:
+    @pytest.mark.parametrize("model", ["gemma-3-27b-it", "models/gemma-3n-e4b-it", "gemini-3.1-flash-tts-preview"])
+    def test_is_told_by_the_user(self, model: str) -> None:
+        system = {"role": "system", "content": "Be brief."}
+        body = sent(model, messages=[user("A"), system, assistant(content="B"), user("C")])
+        assert "systemInstruction" not in body
+        assert body["contents"][0]["parts"] == [{"text": "Be brief."}, {"text": "A"}]
+        body = sent(model, messages=[system])
+        assert [turn["parts"] for turn in body["contents"]] == [[{"text": "Be brief."}]]
+
+
 class TestCalls:
     def test_a_call_and_its_result(self) -> None:
         assert turns(user("A"), assistant(call(arguments='{"a": 1.0}')), result('{"b": 2}'), user("C")) == [
             {"role": "user", "parts": [{"text": "A"}]},
             {"role": "model", "parts": [{"functionCall": {"id": "c1", "name": "f", "args": {"a": 1.0}}}]},
-            {
-                "role": "user",
-                "parts": [{"functionResponse": {"id": "c1", "name": "f", "response": {"b": 2}}}, {"text": "C"}],
-            },
+            {"role": "user", "parts": [{"functionResponse": {"id": "c1", "name": "f", "response": {"b": 2}}}]},
+            {"role": "user", "parts": [{"text": "C"}]},
         ]
 
     def test_ids_that_the_api_did_not_give_are_not_sent(self) -> None:
@@ -185,7 +215,7 @@ class TestCalls:
         messages = [assistant(call("f", call_id="1"), call("g", call_id="2")), result("B", "2"), result("A", "1")]
         parts = turns(user("Go"), *messages)[2]["parts"]
         assert [(p["functionResponse"]["name"], p["functionResponse"]["id"]) for p in parts] == [("g", "2"), ("f", "1")]
-        lost = turns(user("Go"), result("A", "unheard"), result("B", "of", name="h"))[0]["parts"][1:]
+        lost = turns(user("Go"), result("A", "unheard"), result("B", "of", name="h"))[1]["parts"]
         assert [part["functionResponse"]["name"] for part in lost] == ["unheard", "h"]
 
     @pytest.mark.parametrize(
@@ -208,16 +238,44 @@ class TestCalls:
         assert part["functionResponse"]["response"] == {"error": "No such place."}
         assert ignored(chat(messages=[user("A"), assistant(call()), message])) == []
 
-    @pytest.mark.parametrize("model", ["gemini-2.5-flash", "gemini-3-flash-preview"])
-    def test_images_in_a_result(self, model: str) -> None:
-        content = [{"type": "text", "text": "See."}, {"type": "image_url", "image_url": {"url": PNG}}]
-        parts = turns(user("A"), assistant(call()), result(content), model=model)[2]["parts"]
+    SEEN: tuple[Object, ...] = ({"type": "text", "text": "See."}, {"type": "image_url", "image_url": {"url": PNG}})
+
+    def test_images_in_a_result(self) -> None:
         image = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
-        if model.startswith("gemini-3"):
-            assert parts[0]["functionResponse"]["parts"] == [image]
-            assert len(parts) == 1
+        asked = [user("A"), assistant(call(call_id="1"), call(call_id="2"))]
+        results = [result(list(self.SEEN), "1"), result("B", "2"), user("C")]
+        answers, said = turns(*asked, *results, model="gemini-3-flash-preview")[2:]
+        assert answers["parts"][0]["functionResponse"]["parts"] == [image]
+        assert said["parts"] == [{"text": "C"}]
+        answers, said = turns(*asked, *results)[2:]
+        assert [part["functionResponse"]["id"] for part in answers["parts"]] == ["1", "2"]
+        assert said["parts"] == [image, {"text": "C"}], "older models see them after all results"
+
+    @pytest.mark.parametrize("to", [UPSTREAM, upstream(**VERTEX)], ids=["gemini", "vertex"])
+    def test_references_in_a_result(self, to: Any) -> None:
+        """The Gemini API knows them as parts of a turn only."""
+        url = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+        messages = [user("A"), assistant(call()), result([url])]
+        found = encoded(chat("gemini-3-flash-preview", messages=messages), to)["contents"][2:]
+        image = {"fileData": {"mimeType": "image/png", "fileUri": "https://example.com/a.png"}}
+        if to is UPSTREAM:
+            assert found[1] == {"role": "user", "parts": [image]}
         else:
-            assert parts[1:] == [image]
+            assert found[0]["parts"][0]["functionResponse"]["parts"] == [image]
+
+    def test_names_that_begin_with_a_digit(self) -> None:
+        """OpenAI takes them, Gemini does not: they go with an underscore before, and come back without."""
+        tools = [{"type": "function", "function": {"name": "21st"}}]
+        choice = {"type": "function", "function": {"name": "21st"}}
+        request = chat(messages=[user("A"), assistant(call("21st")), result("B")], tools=tools, tool_choice=choice)
+        body = encoded(request)
+        _, called, answered = (turn["parts"][0] for turn in body["contents"])
+        assert (called["functionCall"]["name"], answered["functionResponse"]["name"]) == ("_21st", "_21st")
+        assert body["tools"][0]["functionDeclarations"][0]["name"] == "_21st"
+        assert body["toolConfig"]["functionCallingConfig"]["allowedFunctionNames"] == ["_21st"]
+        made = answer({"functionCall": {"name": "_21st", "args": {}}})
+        (back,) = fold(decode([json.dumps(made).encode()], request)).choices[0].calls.values()
+        assert back.name == "21st"
 
     def test_arguments_that_are_no_object(self) -> None:
         (part,) = turns(user("A"), assistant(call(arguments="12")))[1]["parts"]
