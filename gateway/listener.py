@@ -31,6 +31,8 @@ _TOO_LARGE: Final = 431
 _NOTHING: Final = 1
 """Bytes that may wait in the gateway before a client counts as slower than its answer: with TLS, none would pause for
 good where nothing waits."""
+_LAST: Final = 1.0
+"""Seconds for connections that are cut off at the end to be gone."""
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 # What a client beyond the last may take to send the request that is refused.
 _PATIENCE: Final = 2.0
@@ -78,11 +80,14 @@ class Listener:
         return await self._listening.open(name, address, reuse_port=reuse_port)
 
     async def close(self) -> None:
-        """No new connections; returns when the open answers have ended, or their time has."""
+        """No new connections; returns when the open answers have ended, or their time has, and every connection with
+        them."""
         await self._listening.close()
         await asyncio.sleep(0)  # whose request has come by now is answered
+        ends = asyncio.get_running_loop().time() + self._server.bounds.drain_timeout
         self._server.pre_shutdown()
         await self._server.shutdown(self._server.bounds.drain_timeout)
+        await self._server.left(ends)
 
 
 class _Server(web.Server):
@@ -92,11 +97,42 @@ class _Server(web.Server):
         # Of an answer aiohttp asks only what a reply has.
         super().__init__(cast("Any", answer), **options)
         self.bounds = bounds
+        self._open: set[Protocol] = set()
+        self._emptied = asyncio.Event()
 
     @property
     def full(self) -> bool:
         """Whether there are more connections than there may be."""
         return len(self._connections) > self.bounds.max_connections
+
+    def came(self, connection: Protocol) -> None:
+        """It is open from now on."""
+        self._open.add(connection)
+
+    def went(self, connection: Protocol) -> None:
+        """It is gone."""
+        self._open.discard(connection)
+        if not self._open:
+            self._emptied.set()
+
+    async def left(self, ends: float) -> None:
+        """Returns when every connection is gone. ends: when those are cut off that have not taken their last bytes,
+        which TLS keeps for itself; of the loop's time. An event loop may not end while they are there: uvloop's would
+        wait for them for good."""
+        if not await self._gone_by(ends):
+            for connection in tuple(self._open):
+                connection.cut_off()
+            await self._gone_by(self._loop.time() + _LAST)
+
+    async def _gone_by(self, ends: float) -> bool:
+        self._emptied.clear()
+        try:
+            async with asyncio.timeout_at(ends):
+                if self._open:
+                    await self._emptied.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def __call__(self) -> web.RequestHandler:
         return Protocol(self, loop=self._loop, **self._kwargs)
@@ -129,6 +165,7 @@ class Protocol(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._pipe = cast("asyncio.Transport", transport)
+        self._server.came(self)
         # Writing pauses as soon as the kernel does not take all. So an answer has ended only when it has all of it, and
         # who reads too little is seen, whatever the answer's size.
         self._pipe.set_write_buffer_limits(high=_NOTHING)
@@ -143,6 +180,7 @@ class Protocol(web.RequestHandler):
         self.lost = perf_counter()
         self._body = None
         self._pipe = None
+        self._server.went(self)
         self._read_again()
         super().connection_lost(exc)
 
@@ -196,9 +234,14 @@ class Protocol(web.RequestHandler):
             return
         self.stalled = True
         log.warning("a client has read nothing for %g s: cut off", self._server.bounds.stall_timeout)
-        # What the kernel holds for it goes with it, else it would keep that for who may never read.
-        self._pipe.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-        self._pipe.abort()
+        self.cut_off()
+
+    def cut_off(self) -> None:
+        """It ends now. What the kernel holds for the client goes with it, else it would keep that for who may never
+        read."""
+        if self._pipe is not None:
+            self._pipe.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            self._pipe.abort()
 
     @staticmethod
     def _unread(transport: asyncio.Transport) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import uvloop
 from aiohttp import web
+from support.certificates import Authority
 from support.upstream import PATIENCE
 
 from gateway.listener import Bounds, Listener
@@ -59,13 +62,15 @@ async def answer_at_length(http: web.BaseRequest) -> Reply:
     return Reply(http, {}, LARGE)
 
 
-def asking(address: str, request: bytes) -> socket.socket:
-    """A client that has asked. Its kernel takes little that it has not read."""
+def asking(address: str, request: bytes, context: ssl.SSLContext | None = None) -> socket.socket:
+    """A client that has asked. Its kernel takes little that it has not read. context: of TLS; None: in the clear."""
     host, _, port = address.rpartition(":")
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.settimeout(PATIENCE)
     client.connect((host, int(port)))
+    if context is not None:
+        client = context.wrap_socket(client, server_hostname=host)
     client.sendall(request)
     return client
 
@@ -127,15 +132,26 @@ def ended(client: socket.socket) -> bool:
     return bool(poll.poll(PATIENCE * 1000))
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["clear", "tls"])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_what_is_written_at_the_end_arrives(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_what_is_written_at_the_end_arrives(
+    loop: Callable[[], asyncio.AbstractEventLoop], tls: bool, tmp_path: Path
+) -> None:
     """Though the client reads only when the listener has begun to close, and the loop ends once it has."""
     answer = Sized()
+    serving = context = None
+    if tls:
+        files = Authority(tmp_path).issue("127.0.0.1")
+        serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        serving.load_cert_chain(files.certificate, files.key)
+        context = ssl.create_default_context(cafile=str(files.ca))
 
     async def run(stack: ExitStack) -> None:
-        listener = Listener(answer, Bounds(8192, 1000, 10.0, 10.0, 10.0))
+        listener = Listener(answer, Bounds(8192, 1000, 10.0, 10.0, 10.0), serving)
         address = await listener.listen("listen", "127.0.0.1:0")
-        clients = [stack.enter_context(asking(address, REQUEST)) for _ in SIZES]
+        clients = [
+            stack.enter_context(await asyncio.to_thread(asking, address, REQUEST, context)) for _ in SIZES
+        ]
         await answer.all.wait()
         closing = asyncio.ensure_future(listener.close())
         await asyncio.sleep(0)
