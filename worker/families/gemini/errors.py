@@ -35,6 +35,8 @@ _TOLD_IN_WORDS: Final[tuple[tuple[str, Reason], ...]] = (
     ("enable billing", Reason.UPSTREAM_QUOTA),
     ("user location is not supported", Reason.UPSTREAM_FAILED),  # where we run, not what was asked
 )
+# Said with a 429, and nothing beside it, of an account that is good for no more.
+_SPENT: Final = ("prepayment credits are depleted", "exceeded its monthly spending cap")
 # Of the request's making, though refused as a matter of rights: a file or a cache that is another account's.
 _THEIRS: Final = ("access the file", "cachedcontent", "cached content")
 _PROJECT: Final = re.compile(r"projects/[^/\s`'\"]+/locations/[^/\s`'\"]+/")
@@ -126,7 +128,8 @@ def _explain(error: CallError, details: list[dict[str, Any]]) -> None:
     elif reason is Reason.UPSTREAM_QUOTA:
         error.message = "The bridge's account with the upstream is not good for it."
     elif reason is Reason.UPSTREAM_RATE_LIMITED:
-        if _used_up(details):
+        words = error.message.lower()
+        if _used_up(details) or any(phrase in words for phrase in _SPENT):
             error.code = "insufficient_quota"
         told = _RETRY.search(error.message)
         if error.retry_after is None and told is not None:

@@ -126,6 +126,20 @@ class TestWaiting:
     def test_a_quota_that_is_used_up(self, violation: Object, code: str | None) -> None:
         assert error(429, "Quota.", "RESOURCE_EXHAUSTED", {"violations": [violation]}).code == code
 
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "Your prepayment credits are depleted. Please go to AI Studio at https://ai.studio/projects.",
+            "Your project has exceeded its monthly spending cap. Please go to AI Studio.",
+            "Your billing account has exceeded its monthly spending cap.",
+        ],
+    )
+    def test_an_account_that_is_used_up(self, message: str) -> None:
+        """Nothing but the words tells it from too many requests."""
+        found = error(429, message, "RESOURCE_EXHAUSTED")
+        assert (found.reason, found.code) == (Reason.UPSTREAM_RATE_LIMITED, "insufficient_quota")
+        assert (found.message, found.retry_after) == (message, None)
+
 
 def test_the_project_is_nobodys_business() -> None:
     message = "Publisher Model `projects/our-own/locations/us-central1/publishers/google/models/x` was not found."
