@@ -127,6 +127,10 @@ class Decoder(Protocol[C_contra]):
         """The body has ended. clean: by its own framing (a last HTTP chunk, a Content-Length fulfilled), not merely
         by the connection's close."""
 
+    def failure_in(self, body: bytes) -> CallError | None:
+        """The error that a body means which the upstream wrote into its stream without a frame; None where it is none,
+        as it need not even be JSON."""
+
 
 ChatDecoder: TypeAlias = Decoder[Chunks]
 CompletionDecoder: TypeAlias = Decoder[CompletionChunks]

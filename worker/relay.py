@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from trestle.errors import CallError, Reason
@@ -77,6 +78,19 @@ def _feed(data: bytes, sse: SseParser, decoder: Decoder[Any], chunks: Any) -> No
         decoder.feed(event, chunks)
         if decoder.done:
             break
+
+
+@contextmanager
+def bare_errors(sse: SseParser, decoder: Decoder[Any]) -> Iterator[None]:
+    """An answer that is cut in here is one that failed, where the upstream has said so last, without a frame."""
+    try:
+        yield
+    except CallError as error:
+        said = sse.stray() if error.reason is Reason.UPSTREAM_TRUNCATED else b""
+        failure = decoder.failure_in(said) if said else None
+        if failure is None:
+            raise
+        raise failure from None
 
 
 async def relay(

@@ -25,7 +25,7 @@ from worker.family import CompletesText, Decoder, Embeds, HttpRequest, Moderates
 from worker.fanout import fan_out
 from worker.limits import Limits
 from worker.out import Out
-from worker.relay import first_bytes, refuse_page, relay, unframed
+from worker.relay import bare_errors, first_bytes, refuse_page, relay, unframed
 from worker.sse import SseParser
 from worker.upstream import UpstreamAnswer, UpstreamClient
 from worker.vault import NO_VAULT, Vault
@@ -226,7 +226,8 @@ class RemoteService:
                         # A stream is its caller's to bound; what is to be one piece is held here.
                         most = sys.maxsize if stream else settings.max_answer_bytes
                         sse = SseParser(settings.max_event_bytes)
-                        more = await relay(answer, first, sse, decoder, out, limit, most, flush)
+                        with bare_errors(sse, decoder):
+                            more = await relay(answer, first, sse, decoder, out, limit, most, flush)
                 finally:
                     call.usage = decoder.usage
                     call.began_at = limit.began_at

@@ -2,7 +2,8 @@
 
 Line ends are CR, LF or CRLF; several `data` lines join with LF; comments, `id`, `retry` and unknown fields are passed
 over; a byte order mark may stand first; events may be cut anywhere, inside UTF-8 too. An event that the stream's end
-leaves without its blank line is not dispatched, as the standard says; `rest` tells of it all the same.
+leaves without its blank line is not dispatched, as the standard says; `rest` tells of it all the same, as `stray` does
+of lines that are no field.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ Event: TypeAlias = tuple[str, bytes]
 """The event's name (empty where the stream gave none) and its data."""
 
 _BOM: Final = b"\xef\xbb\xbf"
+_PASSED_OVER: Final = frozenset({b"", b"id", b"retry"})  # a comment has no name
+_MAX_STRAY: Final = 64 * 1024
 
 
 class SseParser:
@@ -26,7 +29,7 @@ class SseParser:
     (UPSTREAM_PROTOCOL).
     """
 
-    __slots__ = ("_data", "_held", "_held_bytes", "_max", "_name", "_size", "_skip_lf", "_start")
+    __slots__ = ("_data", "_held", "_held_bytes", "_max", "_name", "_size", "_skip_lf", "_start", "_stray")
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max = max_event_bytes
@@ -37,6 +40,7 @@ class SseParser:
         self._name = ""
         self._data: list[bytes] = []
         self._size = 0
+        self._stray = bytearray()  # lines of no field since the last data
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete, in order."""
@@ -59,10 +63,12 @@ class SseParser:
             lines[0] = b"".join(self._held)
             self._held.clear()
             self._held_bytes = 0
-        held, size = self._data, self._size
+        held, size, stray = self._data, self._size, self._stray
         for line in lines:
             if line[:6] == b"data: ":
                 held.append(line[6:])
+                if stray:
+                    stray.clear()
                 size += len(line)
                 if size > self._max:
                     self._too_large()
@@ -88,7 +94,7 @@ class SseParser:
     def next_event(self, data: bytes, others: int) -> int:
         """Where in the bytes that come next an event begins of which nothing has come, behind so many others; -1 where
         that is not to be told at a glance, or data is more than one event may be."""
-        if self._name or len(data) > self._max or (self._start and data[:1] in (b"", _BOM[:1])):
+        if self._name or self._stray or len(data) > self._max or (self._start and data[:1] in (b"", _BOM[:1])):
             return -1
         at = 0
         for _ in range(others + 1 if self._held or self._data else others):
@@ -103,6 +109,12 @@ class SseParser:
         events = self.feed(b"\n\n\n")
         return events[0] if events and _is_whole(events[0][1]) else None
 
+    def stray(self) -> bytes:
+        """The lines of no field that came after the last data: so comes an error that is written into a stream as if it
+        were the answer. Of many the last 64 KB. Nothing is fed after it."""
+        self.feed(b"\n")
+        return bytes(self._stray)
+
     def _field(self, line: bytes) -> int:
         """Takes a line other than the common `data: `; returns the bytes it added to the event."""
         name, _, value = line.partition(b":")
@@ -110,9 +122,14 @@ class SseParser:
             value = value[1:]
         if name == b"data":
             self._data.append(value)
+            self._stray.clear()
             return len(line)
         if name == b"event":
             self._name = value.decode("utf-8", "replace")
+        elif name not in _PASSED_OVER:
+            self._stray += line
+            self._stray += b"\n"
+            del self._stray[:-_MAX_STRAY]
         return 0
 
     def _past_bom(self, data: bytes) -> bytes:

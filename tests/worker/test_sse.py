@@ -175,3 +175,44 @@ def test_what_the_end_leaves(wire: bytes, rest: Event | None) -> None:
         for piece in pieces:
             parser.feed(piece)
         assert parser.rest() == rest
+
+
+ERROR = b'{\n  "error": {\n    "code": 429,\n    "message": "No: more.",\n    "data": "x"\n  }\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("wire", "stray"),
+    [
+        (b'{"error":1}', b'{"error":1}\n'),
+        (b'data: a\n\n{"error":1}\n', b'{"error":1}\n'),
+        (b"data: a\n\n" + ERROR, ERROR),
+        (b"data: a\r\n\r\n" + ERROR.replace(b"\n", b"\r\n"), ERROR),
+        (b"data: a\n\n: comment\nid: 1\nretry: 1\nevent: error\n" + ERROR + b"\n", ERROR),
+        (b'data: a\n{"error":1}', b'{"error":1}\n'),
+        (b'{"error":1}\ndata: a\n\n', b""),
+        (b'{"error":1}\ndata:a\n\n', b""),
+        (b'{"error":1}\n\ndata: a\n\n{"error":2}', b'{"error":2}\n'),
+        (b"data: a\n\ndata: b", b""),
+        (b"", b""),
+    ],
+)
+def test_what_comes_without_a_frame(wire: bytes, stray: bytes) -> None:
+    """Is kept until data come."""
+    for pieces in ([wire], [wire[i : i + 1] for i in range(len(wire))]):
+        parser = SseParser(LIMIT)
+        for piece in pieces:
+            parser.feed(piece)
+        assert parser.stray() == stray
+        parser = SseParser(LIMIT)
+        for piece in pieces:
+            parser.feed(piece)
+        parser.rest()
+        assert parser.stray() == stray
+
+
+def test_no_more_of_it_is_kept_than_an_error_may_be() -> None:
+    parser = SseParser(1 << 20)
+    for _ in range(100):
+        parser.feed(b"x" * 5000 + b"\ny\n")
+    parser.feed(b"z" * 200_000)
+    assert parser.stray() == b"z" * (64 * 1024 - 1) + b"\n"

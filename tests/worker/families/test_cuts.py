@@ -78,6 +78,12 @@ def test_broken_off(dialect: Dialect) -> None:
 
 
 @every_family
+@pytest.mark.parametrize("body", [b"", b"\xff", b"x", b'"x"', b"{}", b"[[]]", b"[" * 100_000, b"[{}, 1]"])
+def test_what_is_no_error(dialect: Dialect, body: bytes) -> None:
+    assert dialect.decoder(True).failure_in(body) is None
+
+
+@every_family
 def test_a_whole_answer(dialect: Dialect) -> None:
     """Its end is its JSON's: no part of it is an answer."""
     for at in range(len(dialect.whole)):

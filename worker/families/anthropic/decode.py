@@ -20,7 +20,7 @@ from trestle.tokens import TokenEstimate
 from trestle.v1 import chat_pb2
 from worker.families.anthropic import wire
 from worker.families.anthropic.blocks import KINDS, Answer, BlockDecoder, OtherBlock
-from worker.families.anthropic.errors import error_from
+from worker.families.anthropic.errors import error_from, says_error
 from worker.families.anthropic.plan import Plan
 from worker.families.anthropic.usage import UsageCount, is_count
 from worker.family import Chunks
@@ -138,6 +138,10 @@ class AnthropicChatDecoder:
                 upstream=self._upstream,
                 usage=self.usage,
             )
+
+    def failure_in(self, body: bytes) -> CallError | None:
+        """As `worker.family.Decoder` says."""
+        return self._failed(body) if says_error(body) else None
 
     def _protocol(self, what: str) -> CallError:
         return CallError(Reason.UPSTREAM_PROTOCOL, what, upstream=self._upstream, usage=self.usage)

@@ -106,6 +106,15 @@ def error_from(body: bytes, status: int | None, upstream: str) -> CallError:
     )
 
 
+def says_error(body: bytes) -> bool:
+    """Whether a body that came where an event was due is an error: `{"error": ...}`, of whatever type."""
+    try:
+        found: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return isinstance(found, dict) and bool(found.get("error"))
+
+
 def _told_in_words(reason: Reason, message: str) -> tuple[Reason, str | None, str | None]:
     """Reason, code and param of a request that was refused."""
     words = message.lower()

@@ -20,7 +20,7 @@ from trestle.tokens import TokenEstimate
 from trestle.v1 import chat_pb2
 from worker.families.gemini import wire
 from worker.families.gemini.choice import UNSPECIFIED, Choice
-from worker.families.gemini.errors import error_from
+from worker.families.gemini.errors import error_from, says_error
 from worker.families.gemini.plan import Plan
 from worker.families.gemini.usage import decode_usage
 from worker.family import Chunks
@@ -87,6 +87,10 @@ class GeminiChatDecoder:
             )
         self._finish(out)
 
+    def failure_in(self, body: bytes) -> CallError | None:
+        """As `worker.family.Decoder` says: of `{"error": ...}`, or a list of such."""
+        return self._failed(body) if says_error(body) else None
+
     def _take_any(self, data: bytes, out: Chunks) -> None:
         """An answer or a list of them, as errors come too."""
         if data.lstrip()[:1] != b"[":
@@ -106,9 +110,7 @@ class GeminiChatDecoder:
         except _UNREADABLE:
             raise self._protocol("The upstream sent an answer that cannot be read.") from None
         if found.error is not NOTHING and bytes(found.error) != b"null":
-            error = error_from(data, None, self._upstream)
-            error.usage = self.usage
-            raise error
+            raise self._failed(data)
         if not self._started:
             self._start(found, out)
         if found.extra is not NOTHING:
@@ -181,6 +183,12 @@ class GeminiChatDecoder:
                 self._usage = guess
                 out.add(usage=guess)
         self.done = True
+
+    def _failed(self, data: bytes) -> CallError:
+        """The upstream's own error, in a body or event of status 200."""
+        error = error_from(data, None, self._upstream)
+        error.usage = self.usage
+        return error
 
     def _protocol(self, what: str) -> CallError:
         return CallError(Reason.UPSTREAM_PROTOCOL, what, upstream=self._upstream, usage=self.usage)

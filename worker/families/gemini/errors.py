@@ -96,6 +96,11 @@ def error_from(body: bytes, status: int | None, upstream: str) -> CallError:
     return error
 
 
+def says_error(body: bytes) -> bool:
+    """Whether a body is an error in the form of Google's."""
+    return bool(_status_in(body))
+
+
 def _refined(reason: Reason, message: str, details: list[dict[str, Any]]) -> Reason:
     """The reason with what the details and the words say beyond the status."""
     words = message.lower()

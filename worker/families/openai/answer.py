@@ -20,7 +20,7 @@ from trestle.openjson import NOTHING, OpenDecoder, assert_utf8, join, members
 from trestle.tokens import TokenEstimate
 from trestle.v1 import chat_pb2
 from worker.families.openai import wire
-from worker.families.openai.errors import error_from, says_error
+from worker.families.openai.errors import error_from, is_error, says_error
 from worker.families.openai.template import Plain, TextTemplate
 from worker.families.openai.usage import decode_usage
 from worker.sse import Event
@@ -199,6 +199,10 @@ class AnswerDecoder(ABC, Generic[C]):
             raise self._truncated()
         self._end(out)
         self.done = True
+
+    def failure_in(self, body: bytes) -> CallError | None:
+        """As `worker.family.Decoder` says: of an error in any vendor's form, or a list of such."""
+        return self._failed(body) if is_error(body) else None
 
     def _truncated(self) -> CallError:
         return CallError(

@@ -127,9 +127,23 @@ def says_error(extra: bytes | Raw, whole: bool = False) -> bool:
     """Whether members beside an answer's own, where there is no choice, are an error in a vendor's own form. whole: of
     an answer in one piece, in which words alone are one too."""
     try:
-        found = msgspec.json.decode(extra, type=dict[str, Any])
+        return _in_vendors_form(msgspec.json.decode(extra, type=dict[str, Any]), whole)
     except (msgspec.DecodeError, RecursionError):
         return False
+
+
+def is_error(body: bytes) -> bool:
+    """Whether a body that came where an event was due is an error, of OpenAI's form, a vendor's own, or in a list."""
+    try:
+        found: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    if isinstance(found, list) and found:
+        found = found[0]
+    return isinstance(found, dict) and (bool(found.get("error")) or _in_vendors_form(found, whole=False))
+
+
+def _in_vendors_form(found: dict[str, Any], whole: bool) -> bool:
     resp = found.get("base_resp")
     return bool(
         found.get("error_code")
