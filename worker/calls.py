@@ -314,7 +314,7 @@ async def _guarded(work: Awaitable[T], context: Call, call: CallMetadata) -> T:
 
 async def _fail(error: CallError, context: Call, call: CallMetadata) -> NoReturn:
     call.status, call.reason = STATUS_CODES[error.status].name, error.reason.value
-    call.usage = error.usage or call.usage
+    error.usage = call.usage = error.usage or call.usage
     log.warning("%s failed", call.method, extra={"status": call.status, **failure(error)})
     trailers: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, error.to_status()),)
     if error.reason is not Reason.OVERLOADED:

@@ -7,7 +7,7 @@ never touch a socket, a clock or an event loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -186,6 +186,17 @@ class Embeds(Protocol[U]):
 
     def decode_embed(self, body: bytes, request: embedding_pb2.EmbedRequest) -> embedding_pb2.EmbedResponse:
         """One embedding for each input, in order. Raises `CallError` (UPSTREAM_PROTOCOL)."""
+
+
+@runtime_checkable
+class SplitsEmbeddings(Protocol[U]):
+    """What a family that embeds offers beside when its vendor takes only so many inputs at once."""
+
+    def split_embed(
+        self, request: embedding_pb2.EmbedRequest, upstream: Upstream[U]
+    ) -> Sequence[embedding_pb2.EmbedRequest]:
+        """The requests, each with some of the inputs in order, that one call each is made for. Raises `CallError` as
+        `encode_embed`, for an input that cannot be carried."""
 
 
 @runtime_checkable

@@ -1,13 +1,14 @@
-"""n choices from an upstream that makes one at a time: as many calls side by side, one answer (WIRE "Families")."""
+"""Several calls, one answer (WIRE "Families"): n choices from an upstream that makes one at a time, by as many calls
+side by side, and embeddings of more inputs than it takes at once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from trestle.errors import CallError
-from trestle.v1 import chat_pb2
+from trestle.v1 import chat_pb2, embedding_pb2
 from worker.out import Out
 
 Responses = Out[chat_pb2.ChatResponse]
@@ -16,6 +17,32 @@ Answer = Callable[[chat_pb2.ChatRequest, Responses], Coroutine[Any, Any, None]]
 _COUNTS: Final = tuple(
     field for field in chat_pb2.Usage.DESCRIPTOR.fields if field.cpp_type == field.CPPTYPE_UINT64
 )
+
+
+def total_usage(usages: Iterable[chat_pb2.Usage]) -> chat_pb2.Usage | None:
+    """The sum of all; None of none."""
+    total: chat_pb2.Usage | None = None
+    for usage in usages:
+        if total is None:
+            total = chat_pb2.Usage()
+            total.CopyFrom(usage)  # what is not a number stays as the first said it
+            continue
+        total.estimated = total.estimated or usage.estimated
+        for count in _COUNTS:
+            if not count.has_presence or usage.HasField(count.name):  # type: ignore[arg-type]
+                setattr(total, count.name, getattr(total, count.name) + getattr(usage, count.name))
+    return total
+
+
+def join(answers: Sequence[embedding_pb2.EmbedResponse]) -> embedding_pb2.EmbedResponse:
+    """The vectors of all, in order, and the usage of all."""
+    whole = answers[0]
+    usage = total_usage(each.usage for each in answers)
+    for each in answers[1:]:
+        whole.embeddings.extend(each.embeddings)
+    assert usage is not None
+    whole.usage.CopyFrom(usage)
+    return whole
 
 
 async def fan_out(request: chat_pb2.ChatRequest, answer: Answer, out: Responses) -> chat_pb2.Usage | None:
@@ -119,14 +146,4 @@ class _Merge:
 
     def usage(self) -> chat_pb2.Usage | None:
         """The sum of what is known; None while nothing is."""
-        known = [usage for usage in self._usages if usage is not None]
-        if not known:
-            return None
-        total = chat_pb2.Usage()
-        total.CopyFrom(known[0])  # what is not a number stays as the first said it
-        for usage in known[1:]:
-            total.estimated = total.estimated or usage.estimated
-            for count in _COUNTS:
-                if not count.has_presence or usage.HasField(count.name):  # type: ignore[arg-type]
-                    setattr(total, count.name, getattr(total, count.name) + getattr(usage, count.name))
-        return total
+        return total_usage(usage for usage in self._usages if usage is not None)

@@ -21,8 +21,8 @@ from worker.calls import (
     note_ignored,
     unimplemented,
 )
-from worker.family import CompletesText, Decoder, Embeds, HttpRequest, Moderates, RemoteFamily
-from worker.fanout import fan_out
+from worker.family import CompletesText, Decoder, Embeds, HttpRequest, Moderates, RemoteFamily, SplitsEmbeddings
+from worker.fanout import fan_out, join, total_usage
 from worker.limits import Limits
 from worker.out import Out
 from worker.relay import bare_errors, first_bytes, refuse_page, relay, unframed
@@ -47,6 +47,7 @@ class RemoteService:
         self._family = family
         self._completes = family if isinstance(family, CompletesText) else None
         self._embeds = family if isinstance(family, Embeds) else None
+        self._splits = family if isinstance(family, SplitsEmbeddings) else None
         self._moderates = family if isinstance(family, Moderates) else None
         self.renew(clients, vault)
         self._tails: set[asyncio.Task[None]] = set()
@@ -116,11 +117,16 @@ class RemoteService:
         client = self._client(request.upstream, call)
         ignored = self._embeds.ignored_embed_params(request, client.upstream)
         note_ignored(ignored, self._family.name, call)
-        body = await self._whole(client, self._embeds.encode_embed(request, client.upstream), call)
-        with _said_by(client):
-            response = self._embeds.decode_embed(body, request)
-        call.usage = response.usage
-        return response
+        parts = [request] if self._splits is None else self._splits.split_embed(request, client.upstream)
+        answers: list[embedding_pb2.EmbedResponse] = []
+        try:
+            for part in parts:
+                body = await self._whole(client, self._embeds.encode_embed(part, client.upstream), call)
+                with _said_by(client):
+                    answers.append(self._embeds.decode_embed(body, part))
+        finally:
+            call.usage = total_usage(each.usage for each in answers)
+        return join(answers)
 
     async def Moderate(
         self, request: moderation_pb2.ModerateRequest, context: Call

@@ -1,6 +1,6 @@
 """Embeddings, there and back. Pure.
 
-The Gemini API takes any number of inputs at once (batchEmbedContents). Vertex AI has two other ways: `predict` of its
+The Gemini API takes a hundred inputs at once (batchEmbedContents). Vertex AI has two other ways: `predict` of its
 older models, and embedContent, which takes one input, of the newer ones.
 """
 
@@ -27,12 +27,33 @@ from worker.request_json import object_of
 _OF_INPUT: Final = frozenset({"taskType", "title"})
 _OF_ALL: Final = frozenset({"autoTruncate", "documentOcr", "audioTrackExtraction"})
 
+_AT_ONCE: Final = 100
+
 
 def ignored_params(request: embedding_pb2.EmbedRequest) -> list[str]:
     """Names of what is asked for and has no place in Gemini's request."""
     found = ["user"] if request.user else []
     given = object_of(request.extra_json, "extra_json")
     return found + [name for name in given if camel(name) not in _OF_INPUT | _OF_ALL]
+
+
+def split_embed(request: embedding_pb2.EmbedRequest, settings: GeminiUpstream) -> list[embedding_pb2.EmbedRequest]:
+    """The requests of as many inputs as the Gemini API takes at once. Raises `CallError` (UNSUPPORTED), before any of
+    them is sent, for an input that has no form there."""
+    if settings.vertex or len(request.inputs) <= _AT_ONCE:
+        return [request]
+    for i, each in enumerate(request.inputs):
+        _content(each, f"input[{i}]")
+    common = embedding_pb2.EmbedRequest()
+    common.CopyFrom(request)
+    del common.inputs[:]
+    parts = []
+    for at in range(0, len(request.inputs), _AT_ONCE):
+        part = embedding_pb2.EmbedRequest()
+        part.CopyFrom(common)
+        part.inputs.extend(request.inputs[at : at + _AT_ONCE])
+        parts.append(part)
+    return parts
 
 
 def encode_embed(request: embedding_pb2.EmbedRequest, settings: GeminiUpstream) -> tuple[str, bytes]:

@@ -24,8 +24,8 @@ _JSON: Final = "application/json"
 
 
 class GeminiFamily:
-    """Implements `worker.family.RemoteFamily`, `Embeds` and `ShowsTokens`. params: what becomes of each parameter of a
-    chat completion."""
+    """Implements `worker.family.RemoteFamily`, `Embeds`, `SplitsEmbeddings` and `ShowsTokens`. params: what becomes of
+    each parameter of a chat completion."""
 
     name = "gemini"
     upstream_type = GeminiUpstream
@@ -72,6 +72,12 @@ class GeminiFamily:
     ) -> list[str]:
         """`user`, and members that are none of Gemini's own."""
         return embed.ignored_params(request)
+
+    def split_embed(
+        self, request: embedding_pb2.EmbedRequest, upstream: Upstream[GeminiUpstream]
+    ) -> list[embedding_pb2.EmbedRequest]:
+        """Raises `CallError` naming the input it cannot carry."""
+        return embed.split_embed(request, upstream.settings)
 
     def encode_embed(self, request: embedding_pb2.EmbedRequest, upstream: Upstream[GeminiUpstream]) -> HttpRequest:
         """Raises `CallError` naming the parameter it cannot carry."""

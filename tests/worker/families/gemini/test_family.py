@@ -16,7 +16,7 @@ from trestle.errors import CallError, Reason
 from trestle.v1 import embedding_pb2, model_pb2
 from worker.families.gemini import FAMILY
 from worker.families.gemini.settings import GeminiUpstream
-from worker.family import CompletesText, Embeds, ShowsTokens, Upstream
+from worker.family import CompletesText, Embeds, ShowsTokens, SplitsEmbeddings, Upstream
 
 Object = dict[str, Any]
 
@@ -101,6 +101,7 @@ class TestSettings:
     def test_what_the_family_offers(self) -> None:
         assert isinstance(FAMILY, Embeds)
         assert isinstance(FAMILY, ShowsTokens)
+        assert isinstance(FAMILY, SplitsEmbeddings)
         assert not isinstance(FAMILY, CompletesText)
 
 
@@ -232,6 +233,27 @@ class TestEmbeddings:
                 ]
             },
         )
+
+    @pytest.mark.parametrize(("inputs", "sizes"), [(1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50])])
+    def test_a_hundred_at_once(self, inputs: int, sizes: list[int]) -> None:
+        request = embed(*map(str, range(inputs)), dimensions=8, user="u", extra_json=b'{"taskType":"X"}')
+        parts = FAMILY.split_embed(request, UPSTREAM)
+        assert [len(part.inputs) for part in parts] == sizes
+        assert [each for part in parts for each in part.inputs] == list(request.inputs)
+        for part in parts:
+            del part.inputs[:]
+            assert part == embed(dimensions=8, user="u", extra_json=b'{"taskType":"X"}')
+
+    def test_on_vertex_they_stay_together(self) -> None:
+        request = embed(*map(str, range(250)))
+        assert FAMILY.split_embed(request, upstream(**VERTEX)) == [request]
+
+    def test_an_input_without_a_form_is_named_by_its_place_among_all(self) -> None:
+        request = embed(*map(str, range(250)))
+        request.inputs[150].tokens.ids.append(1)
+        with pytest.raises(CallError) as caught:
+            FAMILY.split_embed(request, UPSTREAM)
+        assert (caught.value.reason, caught.value.param) == (Reason.UNSUPPORTED, "input[150]")
 
     def test_what_is_asked_for_and_has_no_place_is_named(self) -> None:
         request = embed("a", user="u", extra_json=b'{"task_type":"X","title":"T","autoTruncate":true,"wings":2}')
