@@ -148,13 +148,15 @@ def _plan_json(request: chat_pb2.ChatRequest, plan: Plan) -> None:
     if arm in (None, "text"):
         return
     plan.json = "native"
-    if plan.traits.json_with_tools or not (request.tools or request.functions or request.web_search_options_json):
+    if not (request.tools or request.functions or request.web_search_options_json):
         return
     choice = choice_of(request)
-    if choice.WhichOneof("choice") == "mode" and choice.mode == chat_pb2.TOOL_MODE_NONE:
+    if _forces_call(choice):
+        plan.json = "none"  # a call is wanted now, not an answer; together the API refuses them
+    elif plan.traits.json_with_tools:
+        return
+    elif choice.WhichOneof("choice") == "mode" and choice.mode == chat_pb2.TOOL_MODE_NONE:
         plan.tools = False  # none of them is to be called, and the API refuses them beside JSON
-    elif _forces_call(choice):
-        plan.json = "none"  # a call is wanted now, not an answer
     else:
         names = {tool.function.name for tool in request.tools} | {each.name for each in request.functions}
         plan.json = "tool"
