@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
-import grpc
 import pytest
 from support.remote import HELLO, SECRET, bench
-from support.upstream import PATIENCE, USAGE, Cut, Gate, Reply, Request, chunk, completion, sse, text_stream
+from support.upstream import PATIENCE, USAGE, Cut, Gate, Reply, chunk, completion, sse, text_stream
 
 from trestle.errors import Reason
 from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moderation_pb2
@@ -81,87 +79,6 @@ async def test_what_embeddings_used_is_counted() -> None:
         request = embedding_pb2.EmbedRequest(model="m", inputs=[embedding_pb2.EmbedInput(text="x")])
         await it.worker.Embed(request, timeout=PATIENCE)
         assert it.counted() == (3, 0)
-
-
-class TestEmbeddingsInSeveralCalls:
-    """Of more inputs than the upstream takes at once."""
-
-    @staticmethod
-    def request(inputs: int = 250) -> embedding_pb2.EmbedRequest:
-        texts = [embedding_pb2.EmbedInput(text=str(i)) for i in range(inputs)]
-        return embedding_pb2.EmbedRequest(model="m", inputs=texts)
-
-    @staticmethod
-    def vectors(request: Request, told: bool = True) -> Reply:
-        """Of each input the number that it is."""
-        texts = [each["content"]["parts"][0]["text"] for each in request.json["requests"]]
-        usage = {"usageMetadata": {"promptTokenCount": len(texts)}} if told else {}
-        return Reply.json({"embeddings": [{"values": [int(text)]} for text in texts], **usage})
-
-    async def test_are_one_answer(self) -> None:
-        async with bench("gemini") as it:
-            it.upstream.always = self.vectors
-            response = await it.worker.Embed(self.request(), timeout=PATIENCE)
-            assert [json.loads(each.values_json) for each in response.embeddings] == [[i] for i in range(250)]
-            assert (response.model, response.usage.input_tokens, response.usage.estimated) == ("m", 250, False)
-            assert it.counted() == (250, 0)
-            assert [len(each.json["requests"]) for each in it.upstream.requests] == [100, 100, 50]
-            assert it.upstream.accepted == 1  # one after the other
-
-    async def test_an_estimate_of_one_makes_all_one(self) -> None:
-        async with bench("gemini") as it:
-            it.upstream.always = lambda request: self.vectors(request, told=len(it.upstream.requests) != 2)
-            response = await it.worker.Embed(self.request(), timeout=PATIENCE)
-            assert (response.usage.input_tokens > 200, response.usage.estimated) == (True, True)
-
-    @pytest.mark.parametrize("bad", [Reply.json({"error": {"code": 429, "message": "Slow."}}, 429), Reply.json({})])
-    async def test_an_error_of_one_is_that_of_all(self, bad: Reply) -> None:
-        async with bench("gemini") as it:
-            it.upstream.always = lambda request: self.vectors(request) if len(it.upstream.requests) < 2 else bad
-            error = await it.refused(self.request())
-            assert error.reason is (Reason.UPSTREAM_RATE_LIMITED if bad.status == 429 else Reason.UPSTREAM_PROTOCOL)
-            assert (error.upstream, len(it.upstream.requests)) == ("u", 2)
-            assert error.usage is not None
-            assert (error.usage.input_tokens, 0) == it.counted() == (100, 0)
-
-    async def test_an_input_that_cannot_be_carried_costs_nothing(self) -> None:
-        request = self.request()
-        request.inputs[249].tokens.ids.append(1)
-        async with bench("gemini") as it:
-            error = await it.refused(request)
-            assert (error.param, it.upstream.requests) == ("input[249]", [])
-
-    @pytest.mark.parametrize("deadline", [True, False])
-    async def test_an_end_of_the_call_is_one_of_all(self, deadline: bool) -> None:
-        second = asyncio.Event()
-
-        def reply(request: Request) -> Reply:
-            if len(it.upstream.requests) < 2:
-                return self.vectors(request)
-            second.set()
-            return Reply([Gate()])
-
-        async with bench("gemini") as it:
-            it.upstream.always = reply
-            call = it.worker.Embed(self.request(), timeout=1.0 if deadline else PATIENCE)
-            async with asyncio.timeout(PATIENCE):
-                await second.wait()
-            if not deadline:
-                call.cancel()
-            with pytest.raises(grpc.RpcError if deadline else asyncio.CancelledError):
-                await call
-            await it.upstream.requests[1].closed()
-            assert len(it.upstream.requests) == 2
-        assert it.counted() == (100, 0)
-
-    async def test_a_call_that_fails_is_tried_again_alone(self) -> None:
-        async with bench("gemini", retries=1) as it:
-            it.upstream.always = lambda request: (
-                Reply.json({}, 503) if len(it.upstream.requests) == 2 else self.vectors(request)
-            )
-            response = await it.worker.Embed(self.request(), timeout=PATIENCE)
-            assert len(response.embeddings) == 250
-            assert [len(each.json["requests"]) for each in it.upstream.requests] == [100, 100, 100, 50]
 
 
 @pytest.mark.parametrize("end", [b'data: {"error": {"message": "No more."}}\n\n', Cut.CLOSE])
@@ -330,66 +247,6 @@ async def test_an_error_in_an_events_frame_is_read() -> None:
         it.upstream.will(Reply([said], status=400, headers={"content-type": "text/event-stream"}))
         error = await it.failure()
         assert (error.text, error.code, error.upstream_status) == ("No such thing.", "c", 400)
-
-
-GOOGLE = {"code": 429, "message": "Slow down.", "status": "RESOURCE_EXHAUSTED", "details": [{"retryDelay": "34.5s"}]}
-GEMINI = {"candidates": [{"content": {"parts": [{"text": "Hel"}]}}], "usageMetadata": {"promptTokenCount": 4}}
-ANTHROPIC = {"type": "message_start", "message": {"id": "x", "content": [], "usage": {"input_tokens": 4}}}
-BARE: dict[str, tuple[Any, Any]] = {
-    "gemini": (GEMINI, {"error": GOOGLE}),
-    "openai": (chunk(content="Hel"), {"error": {"message": "Slow down.", "code": "rate_limit_exceeded"}}),
-    "anthropic": (ANTHROPIC, {"type": "error", "error": {"type": "rate_limit_error", "message": "Slow down."}}),
-}
-
-
-@pytest.mark.parametrize("name", BARE)
-@pytest.mark.parametrize("indent", [None, 2])
-@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n", Cut.CLOSE])
-async def test_an_error_without_a_frame_is_read(name: str, indent: int | None, end: bytes | Cut) -> None:
-    event, said = BARE[name]
-    async with bench(name) as it:
-        it.upstream.will(Reply.sse(sse(event), json.dumps(said, indent=indent).encode(), end))
-        chunks, error = await it.chat()
-        assert error is not None
-        assert (error.reason, error.text, error.upstream) == (Reason.UPSTREAM_RATE_LIMITED, "Slow down.", "u")
-        assert error.retry_after == (34.5 if name == "gemini" else None)
-        assert chunks
-        assert error.usage is not None
-        assert it.counted() == (error.usage.input_tokens, error.usage.output_tokens)
-
-
-@pytest.mark.parametrize("name", ["gemini", "openai"])
-async def test_so_it_is_in_a_list(name: str) -> None:
-    async with bench(name) as it:
-        it.upstream.will(Reply.sse(sse(BARE[name][0]), json.dumps([{"error": GOOGLE}], indent=2).encode()))
-        error = await it.failure()
-        assert (error.reason, error.text) == (Reason.UPSTREAM_RATE_LIMITED, "Slow down.")
-        assert error.retry_after == 34.5
-
-
-@pytest.mark.parametrize("name", BARE)
-async def test_so_it_is_after_nothing_but_comments(name: str) -> None:
-    async with bench(name) as it:
-        it.upstream.will(Reply.sse(b": wait\n\n", json.dumps(BARE[name][1]).encode()))
-        assert (await it.failure()).reason is Reason.UPSTREAM_RATE_LIMITED
-
-
-@pytest.mark.parametrize("name", BARE)
-@pytest.mark.parametrize("said", [b"Bad gateway", b'{"x": 1}', b"[]", b"null", b'{"error": null}', b'{"error": {"me'])
-async def test_what_is_no_error_leaves_a_cut_what_it_is(name: str, said: bytes) -> None:
-    async with bench(name) as it:
-        it.upstream.will(Reply.sse(sse(BARE[name][0]), said))
-        assert (await it.failure()).reason is Reason.UPSTREAM_TRUNCATED
-
-
-@pytest.mark.parametrize("before", [True, False])
-async def test_an_answer_that_is_whole_stays_one(before: bool) -> None:
-    *events, _ = text_stream(["Hel", "lo."])
-    said = json.dumps(BARE["openai"][1]).encode() + b"\n\n"
-    async with bench() as it:
-        it.upstream.will(Reply.sse(*events[:1], said, *events[1:]) if before else Reply.sse(*events, said))
-        chunks, error = await it.chat()
-        assert ("".join(each.text for each in chunks), error) == ("Hello.", None)
 
 
 class TestTheBeginning:
