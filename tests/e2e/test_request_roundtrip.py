@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.openai.request import decode_chat
 from trestle.v1 import chat_pb2
-from worker.families.openai.encode import encode_chat
+from worker.families.openai.encode import Names, encode_chat
 
 JSON = dict[str, Any]
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="@"), max_size=12)
@@ -146,7 +146,7 @@ def forwarded(body: str) -> bytes:
     asked = decode_chat(body.encode())
     request = chat_pb2.ChatRequest.FromString(asked.request.SerializeToString())
     request.model = asked.model
-    return encode_chat(request, "", stream_usage=True)
+    return encode_chat(request, Names(), stream_usage=True)
 
 
 @settings(max_examples=400)

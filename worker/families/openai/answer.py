@@ -121,6 +121,13 @@ class AnswerDecoder(ABC, Generic[C]):
     def _text_of(self, choice: C) -> str | None:
         """The text of a choice that says nothing else; None of any other."""
 
+    def _close_choice(self, index: int, out: Out) -> None:
+        """What was held back of a choice, now that it is over."""
+
+    def _reason(self, index: int, word: str) -> chat_pb2.FinishReason.ValueType:
+        """What a choice's last word means; empty where there was none."""
+        return reason_of_word(word) if word else _STOP
+
     @abstractmethod
     def _estimate(self) -> chat_pb2.Usage:
         """The usage, where the upstream told none."""
@@ -184,9 +191,7 @@ class AnswerDecoder(ABC, Generic[C]):
         self._take(answer, body, out)
         if not self._finish and answer.extra is not NOTHING and says_error(answer.extra, whole=True):
             raise self._failed(body)
-        if self._started and any(not word for word in self._finish.values()):
-            raise self._truncated()
-        self._end(out)
+        self._end(out)  # Ollama may leave the word for the finish out
         self.done = True
 
     def close(self, clean: bool, out: Out) -> None:
@@ -369,8 +374,9 @@ class AnswerDecoder(ABC, Generic[C]):
         if not self._finish:
             raise self._protocol("The upstream ended its answer without a choice.")
         for index in sorted(self._finish):
+            self._close_choice(index, out)
             word = self._finish[index]
-            finish = chat_pb2.Finish(reason=reason_of_word(word), upstream_reason=word)
+            finish = chat_pb2.Finish(reason=self._reason(index, word), upstream_reason=word)
             chunk = out.add(choice=index, finish=finish)
             if self._pending:
                 chunk.answer_extra_json = self._released()

@@ -44,6 +44,8 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
 
     def _say(self, choice: wire.Choice, answer_extra: bytes, out: Chunks) -> None:
         index = self._note(choice.index, choice.finish_reason)
+        if choice.message is not None and not self._streamed:
+            choice.delta = None  # Perplexity's answers in one piece have an empty one
         if choice.delta is None and choice.message is not None and self._streamed and index in self._told:
             self._forget_told(choice.message, self._told[index])
         text = None if answer_extra else self._text_of(choice)
@@ -147,12 +149,32 @@ class OpenAIChatDecoder(AnswerDecoder[wire.Choice]):
         if piece.tool_calls:
             calls = self._calls.setdefault(index, _Calls())
             calls.named.clear()
-            for position, call in enumerate(piece.tool_calls):
+            pieces = piece.tool_calls if isinstance(piece.tool_calls, list) else [piece.tool_calls]
+            for position, call in enumerate(pieces):
                 delta = calls.delta(call, position)
                 if delta is not None:
                     self._output.add(delta.arguments)
                     events.append({"tool_call": delta})
         return events
+
+    def _close_choice(self, index: int, out: Chunks) -> None:
+        if index in self._calls:
+            for delta in self._calls[index].left():
+                self._output.add(delta.arguments)
+                out.add(choice=index, tool_call=delta)
+
+    def _reason(self, index: int, word: str) -> chat_pb2.FinishReason.ValueType:
+        """Calls are a finish of their own, which some upstreams call a stop, and some nothing. OpenAI itself calls it a
+        stop where the call was forced by name."""
+        reason = super()._reason(index, word)
+        calls = self._calls.get(index)
+        if reason != chat_pb2.FINISH_REASON_STOP or calls is None or not (calls.seen or calls.legacy):
+            return reason
+        request = self._request
+        chosen = request.tool_choice if request.HasField("tool_choice") else request.function_call
+        if word and (chosen.WhichOneof("choice") == "function" or not (request.tools or request.functions)):
+            return reason
+        return chat_pb2.FINISH_REASON_TOOL_CALLS if calls.seen else chat_pb2.FINISH_REASON_FUNCTION_CALL
 
     def _vendor_reasoning(self, piece: wire.Delta) -> str | None:
         """`reasoning`, the word of OpenRouter, Groq and Ollama; anything but text stays an extra."""
@@ -221,37 +243,45 @@ def _delta_extra(piece: wire.Delta) -> bytes:
 
 
 class _Calls:
-    """The tool calls of one choice: gives an index to fragments of vendors that give none, or to all calls the same."""
+    """The tool calls of one choice: numbers them from 0 as they come, whatever index vendors give them, or to all the
+    same, or none; and says the name first, whenever it comes."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, str] = {}  # the vendor's ids, or ours where it gave none
+        self.seen: dict[int, str] = {}  # those that were told: the vendor's ids, or ours where it gave none
         self.legacy = False
         self.named: set[int] = set()  # by the list of calls that is being read
         self._arguments: dict[int, list[str]] = {}
-        self._early: dict[int, str] = {}  # ids that came before their names
+        self._early: dict[int, _Early] = {}  # what came of calls before their names
+        self._place: dict[int, int] = {}  # of those that were told, their index
         self._moved: dict[int, int] = {}  # a vendor's index to ours, where it names another call by now
 
     def delta(self, piece: wire.ToolCallPiece, position: int) -> chat_pb2.ToolCallDelta | None:
-        """The fragment in the contract's terms; None while nothing is known of the call but its id."""
+        """The fragment in the contract's terms; None while the call's name is not known."""
         index = self._index(piece, position)
-        delta = chat_pb2.ToolCallDelta(index=index)
         custom = piece.custom
         if index not in self.seen:
-            if _says_nothing(piece):
-                if piece.id:
-                    self._early[index] = piece.id
+            early = self._early.get(index)
+            if custom is None and not (piece.function is not None and piece.function.name):
+                if piece.id or not _says_nothing(piece):
+                    if early is None:
+                        if len(self.seen) + len(self._early) >= _MAX_CALLS:
+                            raise _too_many()
+                        early = self._early[index] = _Early()
+                    early.add(piece)
                 return None
+            if early is not None:
+                del self._early[index]
+                early.add(piece)
+                piece = early.whole()
             if len(self.seen) >= _MAX_CALLS:
-                raise CallError(Reason.UPSTREAM_PROTOCOL, f"The upstream called more than {_MAX_CALLS} tools.")
-            # Some vendors repeat id and name on every fragment; the contract says them once. Some have one id for all.
-            id_ = piece.id or self._early.get(index)
-            made = f"call_{secrets.token_hex(12)}"
-            delta.id = made if not id_ or id_ in self.seen.values() else id_
-            self.seen[index] = id_ or made
+                raise _too_many()
+            delta = self._first(index, piece.id)
             delta.kind = chat_pb2.TOOL_KIND_CUSTOM if custom is not None else chat_pb2.TOOL_KIND_FUNCTION
             delta.name = (custom.name if custom else piece.function.name if piece.function else None) or ""
-        elif custom is not None:
-            delta.kind = chat_pb2.TOOL_KIND_CUSTOM
+        else:
+            delta = chat_pb2.ToolCallDelta(index=self._place[index])
+            if custom is not None:
+                delta.kind = chat_pb2.TOOL_KIND_CUSTOM
         inner: wire.CustomPiece | wire.FunctionPiece | None
         if custom is not None:
             inner = custom
@@ -268,6 +298,32 @@ class _Calls:
             delta.function_extra_json = bytes(inner.extra)
         return delta
 
+    def left(self) -> list[chat_pb2.ToolCallDelta]:
+        """Calls that have had arguments and never a name."""
+        found = []
+        for index, early in self._early.items():
+            piece = early.whole()
+            if not _says_nothing(piece):
+                delta = self._first(index, piece.id)
+                delta.kind = chat_pb2.TOOL_KIND_FUNCTION
+                delta.arguments = "" if piece.function is None else _arguments(piece.function)
+                found.append(delta)
+        self._early.clear()
+        return found
+
+    def _first(self, index: int, id_: str | None) -> chat_pb2.ToolCallDelta:
+        """The beginning of a call. Some vendors repeat id and name on every fragment; the contract says them once. Some
+        have one id for all."""
+        made = f"call_{secrets.token_hex(12)}"
+        delta = chat_pb2.ToolCallDelta(index=len(self._place))
+        delta.id = made if not id_ or id_ in self.seen.values() else id_
+        self.seen[index] = id_ or made
+        self._place[index] = delta.index
+        return delta
+
+    def _last(self, default: int) -> int:
+        return max((*self.seen, *self._early), default=default)
+
     def _index(self, piece: wire.ToolCallPiece, position: int) -> int:
         named = piece.function is not None and bool(piece.function.name)
         numbered = piece.index is not None and 0 <= piece.index < _MAX_CALLS
@@ -275,13 +331,14 @@ class _Calls:
             index = self._moved.get(piece.index, piece.index)
         elif piece.id:
             known = [index for index, id_ in self.seen.items() if id_ == piece.id]
-            index = max(known, default=max(self.seen, default=-1) + 1)
+            known += [index for index, early in self._early.items() if early.id == piece.id]
+            index = max(known, default=self._last(-1) + 1)
         elif named:
-            index = max(self.seen, default=-1) + 1
+            index = self._last(-1) + (self._last(-1) not in self._early)
         else:
-            index = max(self.seen, default=position)  # a fragment of the call before it
+            index = self._last(position)  # a fragment of the call before it
         if named and index in self.seen and self._begins_another(piece, index):
-            index = max(self.seen) + 1
+            index = self._last(-1) + 1
             if piece.index is not None and numbered:
                 self._moved[piece.index] = index
         if named:
@@ -299,6 +356,41 @@ class _Calls:
         text = _arguments(piece.function).lstrip() if piece.function is not None else ""
         before = self._arguments.get(index)
         return text[:1] == "{" and before is not None and before[-1].rstrip()[-1:] == "}" and _is_whole("".join(before))
+
+
+class _Early:
+    """What came of a call before its name. id: the vendor's."""
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self._arguments: list[str] = []
+        self._name: str | None = None
+        self._extra: dict[str, Raw] = {}
+        self._inner: dict[str, Raw] = {}
+
+    def add(self, piece: wire.ToolCallPiece) -> None:
+        self.id = self.id or piece.id
+        if piece.extra is not NOTHING:
+            self._extra |= members(piece.extra)
+        if piece.function is not None:
+            self._name = piece.function.name
+            self._arguments.append(_arguments(piece.function))
+            if piece.function.extra is not NOTHING:
+                self._inner |= members(piece.function.extra)
+
+    def whole(self) -> wire.ToolCallPiece:
+        """All of it as one fragment."""
+        arguments = Raw(msgspec.json.encode("".join(self._arguments)))
+        function = wire.FunctionPiece(name=self._name, arguments=arguments)
+        piece = wire.ToolCallPiece(id=self.id, function=function)
+        for of, extra in ((piece, self._extra), (function, self._inner)):
+            if extra:
+                of.extra = Raw(join(extra))
+        return piece
+
+
+def _too_many() -> CallError:
+    return CallError(Reason.UPSTREAM_PROTOCOL, f"The upstream called more than {_MAX_CALLS} tools.")
 
 
 def _is_whole(arguments: str) -> bool:

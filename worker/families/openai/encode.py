@@ -7,7 +7,7 @@ beats one of the same name among the extras.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -33,18 +33,25 @@ _MODES: Final = {
 Object = dict[str, Any]
 
 
-def encode_chat(request: chat_pb2.ChatRequest, max_tokens_field: str, stream_usage: bool) -> bytes:
+class Names(NamedTuple):
+    """What an upstream calls things. max_tokens: the one name it knows for the token limit; empty: as the client wrote
+    it. reasoning: the name of earlier reasoning in a message; empty where it takes none."""
+
+    max_tokens: str = ""
+    reasoning: str = "reasoning_content"
+
+
+def encode_chat(request: chat_pb2.ChatRequest, names: Names, stream_usage: bool) -> bytes:
     """The request's body.
 
-    max_tokens_field: the one name the upstream knows for the token limit, or empty: as the client wrote it.
     stream_usage: whether a stream is asked for its usage. Raises `CallError` naming a field that cannot be written.
     """
     body: Object = {
         "model": request.model,
-        "messages": [_message(message, f"messages[{i}]") for i, message in enumerate(request.messages)],
+        "messages": [_message(message, names, f"messages[{i}]") for i, message in enumerate(request.messages)],
     }
     if request.HasField("sampling"):
-        put_sampling(request.sampling, body, max_tokens_field)
+        put_sampling(request.sampling, body, names.max_tokens)
     if request.tools:
         body["tools"] = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(request.tools)]
     if request.HasField("tool_choice"):
@@ -106,7 +113,7 @@ def text_or_tokens(item: Any, oneof: str, where: str) -> Any:
     raise CallError(Reason.INVALID_REQUEST, f"{where} holds nothing.", param=where)
 
 
-def _message(message: chat_pb2.Message, where: str) -> Object:
+def _message(message: chat_pb2.Message, names: Names, where: str) -> Object:
     role = _ROLES.get(message.role)
     if role is None:
         raise CallError(Reason.INVALID_REQUEST, f"{where}.role is missing.", param=f"{where}.role")
@@ -123,13 +130,28 @@ def _message(message: chat_pb2.Message, where: str) -> Object:
         _tool_calls(message.tool_calls, out, where)
     if message.tool_call_id:
         out["tool_call_id"] = message.tool_call_id
-    if message.reasoning:
-        out["reasoning_content"] = "".join(block.text for block in message.reasoning)
+    if message.reasoning and names.reasoning:
+        out[names.reasoning] = "".join(block.text for block in message.reasoning)
     if message.HasField("refusal"):
         out["refusal"] = message.refusal
     if message.audio_json:
         out["audio"] = Raw(message.audio_json)
-    return extend(out, message.extra_json, where) if message.extra_json else out
+    if message.extra_json:
+        extend(out, message.extra_json, where)
+        if b'"content_parts"' in message.extra_json:
+            _put_back_parts(out, names)
+    return out
+
+
+def _put_back_parts(message: Object, names: Names) -> None:
+    """Content that came as a list of this family's upstreams, thinking among it, goes back as it was."""
+    try:
+        parts = msgspec.json.decode(message["content_parts"], type=list[dict[str, Raw]])
+    except (KeyError, msgspec.DecodeError):
+        return  # not what we gave; the upstream judges it
+    if parts and all("type" in part for part in parts):  # another family's have none
+        message["content"] = message.pop("content_parts")
+        message.pop(names.reasoning, None)
 
 
 def _tool_calls(calls: Any, out: Object, where: str) -> None:
@@ -204,7 +226,7 @@ _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 
 def put_sampling(sampling: chat_pb2.Sampling, body: Object, max_tokens_field: str) -> None:
-    """Writes what is set into `body`; max_tokens_field as for `encode_chat`."""
+    """Writes what is set into `body`; max_tokens_field as in `Names`."""
     for name in (
         "temperature",
         "top_p",

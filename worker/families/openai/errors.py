@@ -30,6 +30,7 @@ _WORDS: Final[Mapping[str, Reason]] = {
     "invalid_api_key": Reason.UPSTREAM_CREDENTIAL,
     "authentication_error": Reason.UPSTREAM_CREDENTIAL,
     "payment_required": Reason.UPSTREAM_QUOTA,
+    "capacity_exceeded": Reason.UPSTREAM_OVERLOADED,
     "overloaded": Reason.UPSTREAM_OVERLOADED,
     "overloaded_error": Reason.UPSTREAM_OVERLOADED,
     "engine_overloaded_error": Reason.UPSTREAM_OVERLOADED,
@@ -37,9 +38,11 @@ _WORDS: Final[Mapping[str, Reason]] = {
     "provider_unavailable": Reason.UPSTREAM_OVERLOADED,
     "server_error": Reason.UPSTREAM_FAILED,
     "invalid_request_error": Reason.INVALID_REQUEST,
+    "validation": Reason.INVALID_REQUEST,  # TGI's
 }
 # Of these, those that say more than the status of a refusal beside them.
 _OF_THE_REQUEST: Final = frozenset({Reason.CONTEXT_LENGTH_EXCEEDED, Reason.CONTENT_REJECTED})
+_GROQS_CAPACITY: Final = 498
 _REFUSALS: Final = frozenset({400, 403, 404, 413, 422})
 _MINIMAX: Final[Mapping[int, Reason]] = {
     1002: Reason.UPSTREAM_RATE_LIMITED,
@@ -64,6 +67,7 @@ _CONTEXT_PHRASES: Final = (
     "exceeds the maximum number of tokens",
     "input is too long",
     "range of input length",
+    "`max_new_tokens` must be <=",
 )
 _FILTERED_PHRASE: Final = "violates usage guidelines"  # said with a 403 by xAI
 _CREDENTIAL_PHRASES: Final = ("incorrect api key", "api key not valid")  # said with a 400 by xAI, by Google
@@ -85,7 +89,9 @@ def error_from(body: bytes, status: int | None, headers: Mapping[str, str], upst
     words = (word.lower() for word in (said.more, code, said.kind) if word)
     reason = said.reason or next((_WORDS[word] for word in words if word in _WORDS), None)
     if status is not None:
-        refined = status in _REFUSALS and reason in _OF_THE_REQUEST
+        refined = (status in _REFUSALS and reason in _OF_THE_REQUEST) or (
+            status == _GROQS_CAPACITY and reason is Reason.UPSTREAM_OVERLOADED
+        )
         reason = reason if refined and reason is not None else reason_of(status)
     elif reason is None:
         inner = said.status if said.status is not None else code
@@ -149,9 +155,16 @@ def _in_vendors_form(found: dict[str, Any], whole: bool) -> bool:
         found.get("error_code")
         or found.get("success") is False
         or (isinstance(resp, dict) and resp.get("status_code"))
-        or (_text(found.get("message")) and (whole or found.get("code") not in (None, "", 0, 200, "0", "200")))
+        or (_text(found.get("message")) and (whole or _says_what(found)))
         or (whole and found.get("detail"))
     )
+
+
+def _says_what(found: dict[str, Any]) -> bool:
+    """Whether there is more of an error than words: its code, or its kind in the members of OpenAI's error."""
+    if found.get("code") not in (None, "", 0, 200, "0", "200"):
+        return True
+    return bool(_text(found.get("type"))) and found.keys() >= {"param", "code"}
 
 
 class _Said(NamedTuple):
@@ -197,7 +210,8 @@ def _said(body: bytes) -> _Said:
     if message is None:
         odd = next((inner[name] for name in ("detail", "message") if isinstance(inner.get(name), list | dict)), None)
         message = msgspec.json.encode(odd).decode() if odd is not None else None
-    status = next(filter(None, (_text(inner.get(name)) for name in ("status_code", "http_code"))), None)
+    told = (each.get(name) for each in (inner, found) for name in ("status_code", "http_code"))  # Cerebras: beside it
+    status = next(filter(None, map(_text, told)), None)
     more, message, flagged = _metadata(inner.get("metadata"), message)
     return _Said(
         message,

@@ -12,7 +12,7 @@ from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moder
 from worker.families.openai import errors, wire
 from worker.families.openai.decode import OpenAIChatDecoder
 from worker.families.openai.embed import decode_embed, decode_moderation, encode_embed, encode_moderation
-from worker.families.openai.encode import encode_chat
+from worker.families.openai.encode import Names, encode_chat
 from worker.families.openai.params import PARAMS
 from worker.families.openai.text import OpenAITextDecoder, encode_completion
 from worker.family import ChatDecoder, CompletionDecoder, Fate, HttpRequest, Upstream, UpstreamSettings
@@ -21,14 +21,17 @@ from worker.family import ChatDecoder, CompletionDecoder, Fate, HttpRequest, Ups
 class OpenAIUpstream(UpstreamSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An OpenAI-compatible endpoint.
 
-    base_url: up to and with the version, `https://api.openai.com/v1`. max_tokens_field: the one name that the endpoint
-    knows for the token limit (`max_tokens` or `max_completion_tokens`); empty sends the name the client used.
-    stream_usage: whether its streams may be asked for usage (`stream_options`). credential_header: where the credential
-    goes; in `authorization` it is a Bearer token, in any other header it stands by itself. query: added to every URL.
-    deployments: the model stands in the path, `/deployments/MODEL/chat/completions` (Azure OpenAI).
+    base_url: up to and with the version, `https://api.openai.com/v1`. max_tokens_field: the one name that the
+    endpoint knows for the token limit (`max_tokens` or `max_completion_tokens`); empty sends the name the client
+    used. reasoning_field: the name by which it takes earlier reasoning in messages (Groq: `reasoning`); empty where
+    it takes none (Mistral). stream_usage: whether its streams may be asked for usage (`stream_options`).
+    credential_header: where the credential goes; in `authorization` it is a Bearer token, in any other header it
+    stands by itself. query: added to every URL. deployments: the model stands in the path,
+    `/deployments/MODEL/chat/completions` (Azure OpenAI).
     """
 
     max_tokens_field: str = ""
+    reasoning_field: str = "reasoning_content"
     stream_usage: bool = True
     credential_header: str = "authorization"
     query: dict[str, str] = {}
@@ -44,13 +47,16 @@ class OpenAIFamily:
     params: Mapping[str, Fate] = PARAMS
 
     def ignored_params(self, request: chat_pb2.ChatRequest, upstream: Upstream[OpenAIUpstream]) -> list[str]:
-        """None: what is not understood is forwarded, and the upstream judges it."""
-        return []
+        """What is not understood is forwarded, and the upstream judges it; but for earlier reasoning, where it is known
+        to take none."""
+        left_out = not upstream.settings.reasoning_field and any(message.reasoning for message in request.messages)
+        return ["messages[].reasoning_content"] if left_out else []
 
     def encode_chat(self, request: chat_pb2.ChatRequest, upstream: Upstream[OpenAIUpstream]) -> HttpRequest:
         """Raises `CallError` (INVALID_REQUEST) for a message without a role and the like."""
         settings = upstream.settings
-        body = encode_chat(request, settings.max_tokens_field, settings.stream_usage)
+        names = Names(settings.max_tokens_field, settings.reasoning_field)
+        body = encode_chat(request, names, settings.stream_usage)
         headers = _headers(upstream, "text/event-stream" if request.stream else "application/json")
         return HttpRequest(_url(upstream, "/chat/completions", request.model), headers, body)
 

@@ -63,7 +63,8 @@ class Delta(Open):
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: Raw = NOTHING
-    tool_calls: list[ToolCallPiece] | None = None
+    tool_calls: list[ToolCallPiece] | ToolCallPiece | None = None
+    """A list; TGI streams the one call itself."""
     function_call: FunctionPiece | None = None
     audio: AudioPiece | None = None
     annotations: Raw = NOTHING

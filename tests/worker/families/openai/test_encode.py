@@ -9,7 +9,7 @@ import pytest
 
 from trestle.errors import CallError, Reason
 from trestle.v1 import chat_pb2
-from worker.families.openai.encode import encode_chat
+from worker.families.openai.encode import Names, encode_chat
 
 JSON = dict[str, Any]
 USER = chat_pb2.Message(role=chat_pb2.ROLE_USER, text="a")
@@ -17,7 +17,7 @@ USER = chat_pb2.Message(role=chat_pb2.ROLE_USER, text="a")
 
 def written(max_tokens_field: str = "", stream_usage: bool = True, **fields: Any) -> JSON:
     request = chat_pb2.ChatRequest(model="m", **{"messages": [USER], **fields})
-    body: JSON = json.loads(encode_chat(request, max_tokens_field, stream_usage))
+    body: JSON = json.loads(encode_chat(request, Names(max_tokens_field), stream_usage))
     return body
 
 

@@ -29,6 +29,7 @@ def refused(status: int, body: JSON | list[JSON], **headers: str) -> CallError:
         (400, {"message": "Your request exceeded model token limit: 8"}),
         (400, {"message": "prompt is too long: 9 tokens > 8 maximum"}),
         (422, {"message": "The maximum context length is 8."}),
+        (422, {"message": "`inputs` tokens + `max_new_tokens` must be <= 8. Given: 6 and 4", "type": "validation"}),
         (413, {"code": "context_length_exceeded", "message": "Too much."}),
         (400, {"message": "No.", "code": 400, "metadata": {"error_type": "context_length_exceeded"}}),
         (400, {"message": "No.", "code": 400, "metadata": {"raw": "The maximum context length is 8."}}),
@@ -127,6 +128,30 @@ def test_inside_an_answer(error: JSON, reason: Reason) -> None:
     with pytest.raises(CallError) as caught:
         decoder.feed(("", json.dumps({"error": error}).encode()), chat_pb2.ChatResponse().chunks)
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ({"error": {"message": "No.", "code": "quota"}, "status_code": 429}, Reason.UPSTREAM_RATE_LIMITED),
+        ({"error": "`inputs` must not be empty", "error_type": "validation"}, Reason.INVALID_REQUEST),
+        ({"object": "error", "message": "No.", "type": "X", "param": None, "code": None}, Reason.UPSTREAM_FAILED),
+    ],
+    ids=["Cerebras", "TGI", "vLLM and Mistral"],
+)
+def test_an_event_that_is_an_error(event: JSON, reason: Reason) -> None:
+    decoder = FAMILY.chat_decoder(REQUEST, UPSTREAM)
+    chunks = chat_pb2.ChatResponse().chunks
+    decoder.feed(("", b'{"choices": [{"index": 0, "delta": {"content": "Hel"}}]}'), chunks)
+    with pytest.raises(CallError) as caught:
+        decoder.feed(("", json.dumps(event).encode()), chunks)
+    assert caught.value.reason is reason
+
+
+def test_capacity_by_groqs_own_status() -> None:
+    body = {"error": {"message": "Flex tier capacity exceeded.", "type": "x", "code": "capacity_exceeded"}}
+    assert refused(498, body).reason is Reason.UPSTREAM_OVERLOADED
+    assert refused(498, {"message": "invalid token"}).reason is Reason.UPSTREAM_REJECTED
 
 
 def test_an_overload_in_a_word_beside_the_error() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, moderation_pb2
@@ -72,3 +73,32 @@ def test_azure_elsewhere(sent: Any, path: str) -> None:
 def test_a_vendor_wants_headers_of_its_own() -> None:
     sent = FAMILY.encode_chat(chat(), upstream(headers={"X-Title": "Example"}))
     assert sent.headers["X-Title"] == "Example"
+
+
+def spoken(**extra: Any) -> chat_pb2.ChatRequest:
+    """A conversation whose assistant has thought."""
+    request = chat()
+    message = request.messages.add(role=chat_pb2.ROLE_ASSISTANT, text="So.", extra_json=msgspec.json.encode(extra))
+    message.reasoning.add(text="Hmm.")
+    return request
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", ""])
+def test_earlier_reasoning_by_the_upstreams_name(name: str) -> None:
+    """Groq and Mistral refuse a request with the common one."""
+    to = upstream(**({} if name == "reasoning_content" else {"reasoning_field": name}))
+    message = msgspec.json.decode(FAMILY.encode_chat(spoken(), to).body)["messages"][1]
+    assert message == {"role": "assistant", "content": "So.", **({name: "Hmm."} if name else {})}
+    assert FAMILY.ignored_params(spoken(), to) == ([] if name else ["messages[].reasoning_content"])
+    assert FAMILY.ignored_params(chat(), to) == []
+
+
+def test_content_that_was_a_list_is_one_again() -> None:
+    """Mistral's thinking, as it gave it."""
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hmm."}], "closed": True}]
+    message = msgspec.json.decode(FAMILY.encode_chat(spoken(content_parts=parts), upstream()).body)["messages"][1]
+    assert message == {"role": "assistant", "content": parts}
+    for others in ([{"index": 0, "position": 0, "part": {}}], "x", []):
+        body = FAMILY.encode_chat(spoken(content_parts=others), upstream()).body
+        message = msgspec.json.decode(body)["messages"][1]
+        assert (message["content"], message["content_parts"]) == ("So.", others)
