@@ -14,6 +14,9 @@ from msgspec import Raw
 from trestle.errors import CallError, Reason
 from trestle.openjson import members
 
+VECTOR_FORMS: Final = frozenset({"", "float", "base64"})
+"""What `EmbedRequest.encoding_format` says where it asks for what every family can give."""
+
 _IDLE: Final = frozenset({b"null", b"false"})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Raw
@@ -23,7 +23,8 @@ class Body(Open):
 
     model: str
     input: Inputs
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: Annotated[str, Meta(min_length=1)] | None = None
+    """`float`, `base64` or a vendor's own word, which the upstream judges."""
     dimensions: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     user: str | None = None
 
@@ -88,6 +89,8 @@ def _vector(embedding: embedding_pb2.Embedding, as_base64: bool) -> Any:
             return Raw(embedding.values_json)
         values = msgspec.json.decode(embedding.values_json, type=list[float])
         return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
+    if embedding.HasField("other_json"):
+        return Raw(embedding.other_json)
     raw = embedding.float32_le
     if as_base64:
         return base64.b64encode(raw).decode()

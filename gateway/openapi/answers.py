@@ -198,8 +198,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
                                 _array({"type": "number"}),
                                 {
                                     "type": "string",
-                                    "contentEncoding": "base64",
-                                    "description": "Numbers of 32 bits, the low byte first.",
+                                    "description": "Where `base64` was asked for, numbers of 32 bits in it, the low "
+                                    "byte first; else the upstream's string as it came.",
                                 },
                             ]
                         },

@@ -198,9 +198,10 @@ JUDGED: dict[str, tuple[str, JSON, bool]] = {
     "embedding": ("CreateEmbeddingRequest", {"model": "scripted", "input": ["a"], "encoding_format": "base64"}, True),
     "embedding in another form": (
         "CreateEmbeddingRequest",
-        {"model": "m", "input": "a", "encoding_format": "x"},
-        False,
+        {"model": "scripted", "input": "a", "encoding_format": "x"},
+        True,
     ),
+    "embedding in no form": ("CreateEmbeddingRequest", {"model": "m", "input": "a", "encoding_format": ""}, False),
     "moderation": ("CreateModerationRequest", {"input": ["a"], "model": "scripted"}, True),
     "moderation of nothing": ("CreateModerationRequest", {"input": None}, False),
 }
@@ -294,6 +295,14 @@ class TestAnswers:
         body = json.dumps({"model": "echo", "input": ["a", "b"], "encoding_format": form}).encode()
         answer = await client.ask("POST", "/v1/embeddings", body)
         assert len(answer.json["data"]) == 2
+        assert_valid(served.document, "Embeddings", answer.json)
+
+    async def test_embeddings_in_a_vendors_form(self, served: Served, client: Client) -> None:
+        served.upstream.will(Reply.json({"data": [{"index": 0, "embedding": "gP0ABRF/AQI="}]}))
+        body = b'{"model":"scripted","input":"a","encoding_format":"base64_int8"}'
+        answer = await client.ask("POST", "/v1/embeddings", body)
+        assert served.upstream.requests[-1].json["encoding_format"] == "base64_int8"
+        assert answer.json["data"][0]["embedding"] == "gP0ABRF/AQI="
         assert_valid(served.document, "Embeddings", answer.json)
 
     async def test_moderations(self, served: Served, client: Client) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trestle.client.errors import ended_early
+from trestle.client.errors import UpstreamFailed, ended_early
+from trestle.errors import Reason
 from trestle.fold import AnswerFold, FoldedCall, FoldedChoice, FoldedText, TextFold
 from trestle.rawjson import join_object
 from trestle.v1 import chat_pb2, embedding_pb2, moderation_pb2
@@ -122,7 +123,7 @@ class Embeddings:
 
     @property
     def vectors(self) -> list[list[float]]:
-        """Made anew each time it is asked for."""
+        """Made anew each time it is asked for. Raises `UpstreamFailed` for a string of the upstream's own encoding."""
         return [_vector(each) for each in self.response.embeddings]
 
 
@@ -186,6 +187,11 @@ def _vector(embedding: embedding_pb2.Embedding) -> list[float]:
     if embedding.WhichOneof("value") == "values_json":
         values: list[float] = json.loads(embedding.values_json)
         return values
+    if embedding.WhichOneof("value") == "other_json":
+        raise UpstreamFailed(
+            Reason.UPSTREAM_PROTOCOL,
+            "The upstream sent vectors in an encoding of its own: response.embeddings[].other_json holds them.",
+        )
     numbers = array("f", embedding.float32_le)
     if sys.byteorder == "big":
         numbers.byteswap()

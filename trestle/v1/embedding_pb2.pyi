@@ -45,7 +45,8 @@ class EmbedRequest(_message.Message):
     """True when the client wrote one input instead of a list, so that it leaves in that form."""
     encoding_format: _builtins.str
     """The form in which the caller will show the vectors, "float" or "base64": a hint for the upstream, which may answer in
-    either. Empty means not said.
+    either. Any other word is the vendor's own ("base64_int8"): OpenAI-like families forward it, others ignore it by name.
+    Empty means not said.
     """
     extra_json: _builtins.bytes
     """Members of the client's request that this message does not name."""
@@ -166,11 +167,14 @@ class Embedding(_message.Message):
 
     FLOAT32_LE_FIELD_NUMBER: _builtins.int
     VALUES_JSON_FIELD_NUMBER: _builtins.int
+    OTHER_JSON_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     float32_le: _builtins.bytes
     """Little-endian float32, back to back: what OpenAI's base64 format encodes."""
     values_json: _builtins.bytes
     """The upstream's array, verbatim, where float32 would change it."""
+    other_json: _builtins.bytes
+    """The upstream's string, verbatim, where base64 of float32 was not asked for: who asked knows what it encodes."""
     extra_json: _builtins.bytes
     """Members of the upstream's entry that this message does not name."""
     def __init__(
@@ -178,13 +182,14 @@ class Embedding(_message.Message):
         *,
         float32_le: _builtins.bytes = ...,
         values_json: _builtins.bytes = ...,
+        other_json: _builtins.bytes = ...,
         extra_json: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["float32_le", b"float32_le", "value", b"value", "values_json", b"values_json"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["float32_le", b"float32_le", "other_json", b"other_json", "value", b"value", "values_json", b"values_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_json", b"extra_json", "float32_le", b"float32_le", "value", b"value", "values_json", b"values_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_json", b"extra_json", "float32_le", b"float32_le", "other_json", b"other_json", "value", b"value", "values_json", b"values_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["float32_le", "values_json"]  # noqa: Y015
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["float32_le", "values_json", "other_json"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 

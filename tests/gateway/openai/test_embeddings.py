@@ -62,7 +62,8 @@ def test_what_is_set_and_what_is_absent() -> None:
         ({"input": [1, "a"]}, "input"),
         ({"input": [[]]}, "input[0]"),
         ({"dimensions": 0}, "dimensions"),
-        ({"encoding_format": "int8"}, "encoding_format"),
+        ({"encoding_format": ""}, "encoding_format"),
+        ({"encoding_format": ["float"]}, "encoding_format"),
         ({"model": ""}, "model"),
     ],
 )
@@ -83,6 +84,19 @@ def test_numbers_that_nobody_asked_to_change_go_on_as_they_came() -> None:
     values = b"[0.10,1E-3, -0.0]"
     response = embedding_pb2.EmbedResponse(embeddings=[Embedding(values_json=values)])
     assert values in encode_embeddings(response, ask())
+
+
+@pytest.mark.parametrize("form", [None, "float", "base64", "base64_int8"])
+def test_a_form_that_only_the_upstream_knows_goes_on_as_it_came(form: str | None) -> None:
+    (entry,) = told(Embedding(other_json=b'"gP0ABRF/AQI="'), form=form)["data"]
+    assert entry["embedding"] == "gP0ABRF/AQI="
+
+
+@pytest.mark.parametrize("embedding", [Embedding(float32_le=PACKED), Embedding(values_json=b"[0.5,-2.0]")])
+def test_numbers_are_numbers_where_a_form_was_asked_for_that_nobody_here_knows(embedding: Embedding) -> None:
+    asked = ask(encoding_format="base64_int8")
+    assert (asked.request.encoding_format, asked.base64) == ("base64_int8", False)
+    assert told(embedding, form="base64_int8")["data"][0]["embedding"] == [0.5, -2.0]
 
 
 def test_half_a_number_at_the_end_is_left_out() -> None:

@@ -7,7 +7,7 @@ from typing import assert_type
 
 import pytest
 
-from trestle.client import ChatAnswer, Embeddings, Message, TextAnswer, Truncated, Usage
+from trestle.client import ChatAnswer, Embeddings, Message, Reason, TextAnswer, Truncated, UpstreamFailed, Usage
 from trestle.client.answers import chat_answer, text_answer
 from trestle.fold import AnswerFold, TextFold
 from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2
@@ -100,3 +100,10 @@ def test_vectors_of_either_form() -> None:
     written = embedding_pb2.Embedding(values_json=json.dumps([0.1, 2]).encode())
     response = embedding_pb2.EmbedResponse(model="m", embeddings=[packed, written])
     assert Embeddings(response).vectors == [[0.5, -1.0], [0.1, 2]]
+
+
+def test_vectors_in_a_form_that_only_the_upstream_knows_are_not_made_up() -> None:
+    response = embedding_pb2.EmbedResponse(embeddings=[embedding_pb2.Embedding(other_json=b'"gP0ABQ=="')])
+    with pytest.raises(UpstreamFailed, match="other_json") as raised:
+        _ = Embeddings(response).vectors
+    assert raised.value.reason is Reason.UPSTREAM_PROTOCOL

@@ -10,6 +10,7 @@ import msgspec
 from trestle.openjson import members
 from trestle.v1 import chat_pb2, embedding_pb2
 from worker.family import Fate
+from worker.request_json import VECTOR_FORMS
 
 PARAMS: Final[Mapping[str, Fate]] = {
     "audio": "ignored",
@@ -89,8 +90,10 @@ def ignored_params(request: chat_pb2.ChatRequest) -> list[str]:
 
 
 def ignored_embed_params(request: embedding_pb2.EmbedRequest) -> list[str]:
-    """As `ignored_params`: `user`, for there is nobody to tell, and members that nothing here knows."""
+    """As `ignored_params`: `user`, for there is nobody to tell, forms and members that nothing here knows."""
     found = ["user"] if request.user else []
+    if request.encoding_format not in VECTOR_FORMS:
+        found.append("encoding_format")
     return found + [name for name in _asking(request.extra_json) if name != "echo"] if request.extra_json else found
 
 

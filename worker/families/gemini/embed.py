@@ -21,7 +21,7 @@ from worker.families.gemini.errors import error_from
 from worker.families.gemini.plan import camel
 from worker.families.gemini.settings import GeminiUpstream
 from worker.families.gemini.usage import count
-from worker.request_json import object_of
+from worker.request_json import VECTOR_FORMS, object_of
 
 # Members of Gemini's own that a client may send beside OpenAI's; the first two belong to each input.
 _OF_INPUT: Final = frozenset({"taskType", "title"})
@@ -33,6 +33,8 @@ _AT_ONCE: Final = 100
 def ignored_params(request: embedding_pb2.EmbedRequest) -> list[str]:
     """Names of what is asked for and has no place in Gemini's request."""
     found = ["user"] if request.user else []
+    if request.encoding_format not in VECTOR_FORMS:
+        found.append("encoding_format")
     given = object_of(request.extra_json, "extra_json")
     return found + [name for name in given if camel(name) not in _OF_INPUT | _OF_ALL]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +16,7 @@ from worker.families.openai import wire
 from worker.families.openai.encode import Object, extend, text_or_tokens
 from worker.families.openai.errors import error_from
 from worker.families.openai.usage import decode_usage
+from worker.request_json import object_of, text_of
 
 _NULL: Final = b"null"
 
@@ -36,16 +36,18 @@ def encode_embed(request: embedding_pb2.EmbedRequest) -> bytes:
 
 
 def decode_embed(body: bytes, request: embedding_pb2.EmbedRequest) -> embedding_pb2.EmbedResponse:
-    """The vectors in the order of the inputs, in the form in which they came. Raises `CallError`."""
+    """The vectors in the order of the inputs, in the form in which they came. A string is float32 only where `base64`
+    was asked for: of itself it does not say what it encodes. Raises `CallError`."""
     found = _parse(wire.EMBEDDINGS, body)
     response = embedding_pb2.EmbedResponse(model=found.model or request.model)
     alike = len(found.data) > 1 and len({entry.index for entry in found.data}) == 1  # some number all of them 0
     entries = {at if alike or entry.index is None else entry.index: entry for at, entry in enumerate(found.data)}
     if sorted(entries) != list(range(len(request.inputs))):
         raise _unreadable("not one embedding for each input")
+    packed = _form_of(request) == "base64"
     for at in range(len(entries)):
         entry, out = entries[at], response.embeddings.add()
-        _value(bytes(entry.embedding), out)
+        _value(bytes(entry.embedding), packed, out)
         if entry.extra is not NOTHING:
             out.extra_json = bytes(entry.extra)
     usage = _usage(found.usage) if found.usage is not None else None
@@ -55,14 +57,24 @@ def decode_embed(body: bytes, request: embedding_pb2.EmbedRequest) -> embedding_
     return response
 
 
-def _value(raw: bytes, out: embedding_pb2.Embedding) -> None:
+def _form_of(request: embedding_pb2.EmbedRequest) -> str:
+    return request.encoding_format or text_of(object_of(request.extra_json, "extra_json").get("encoding_format"))
+
+
+def _value(raw: bytes, packed: bool, out: embedding_pb2.Embedding) -> None:
     if raw[:1] == b"[":
         out.values_json = raw
         return
     try:
-        out.float32_le = base64.b64decode(msgspec.json.decode(raw, type=str), validate=True)
-    except (msgspec.DecodeError, binascii.Error):
-        raise _unreadable("an embedding that is neither numbers nor base64") from None
+        text = msgspec.json.decode(raw, type=str)
+        numbers = base64.b64decode(text, validate=True) if packed else b""
+    except (msgspec.DecodeError, ValueError):
+        wanted = "base64, which was asked for" if packed else "a string"
+        raise _unreadable(f"an embedding that is neither numbers nor {wanted}") from None
+    if packed and len(numbers) % 4 == 0:
+        out.float32_le = numbers
+    else:
+        out.other_json = raw
 
 
 def _usage(found: wire.Usage) -> chat_pb2.Usage | None:

@@ -82,4 +82,6 @@ def test_what_is_ignored_is_named() -> None:
 
     assert ignored() == []
     assert ignored(user="u") == ["user"]
+    assert ignored(encoding_format="float") == ignored(encoding_format="base64") == []
+    assert ignored(user="u", encoding_format="base64_int8") == ["user", "encoding_format"]
     assert ignored(user="u", extra_json=b'{"wings":2,"echo":"x","none":null}') == ["user", "wings"]

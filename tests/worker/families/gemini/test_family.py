@@ -259,6 +259,8 @@ class TestEmbeddings:
         request = embed("a", user="u", extra_json=b'{"task_type":"X","title":"T","autoTruncate":true,"wings":2}')
         assert FAMILY.ignored_embed_params(request, UPSTREAM) == ["user", "wings"]
         assert FAMILY.ignored_embed_params(embed("a"), UPSTREAM) == []
+        for form, names in (("float", []), ("base64", []), ("base64_int8", ["encoding_format"])):
+            assert FAMILY.ignored_embed_params(embed("a", encoding_format=form), UPSTREAM) == names
 
     def test_on_vertex_without_anything_beside_the_text(self) -> None:
         for model, expected in (

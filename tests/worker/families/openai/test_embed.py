@@ -70,8 +70,9 @@ def test_an_input_that_holds_nothing_is_named() -> None:
     assert (raised.value.reason, raised.value.param) == (Reason.INVALID_REQUEST, "input[1]")
 
 
-def decoded(data: list[JSON], *inputs: Any, **members: Any) -> embedding_pb2.EmbedResponse:
-    return FAMILY.decode_embed(json.dumps({"data": data, **members}).encode(), asked(*(inputs or ["a"])))
+def decoded(data: list[JSON], *inputs: Any, form: str = "", **members: Any) -> embedding_pb2.EmbedResponse:
+    request = asked(*(inputs or ["a"]), encoding_format=form)
+    return FAMILY.decode_embed(json.dumps({"data": data, **members}).encode(), request)
 
 
 def test_vectors_stand_in_the_order_of_the_inputs() -> None:
@@ -95,9 +96,38 @@ def test_a_total_alone_is_the_inputs() -> None:
     assert found.usage == chat_pb2.Usage(input_tokens=7)
 
 
+ONE: JSON = {"embedding": base64.b64encode(b"\0\0\x80?").decode()}
+
+
 def test_vectors_as_base64() -> None:
-    (found,) = decoded([{"embedding": base64.b64encode(b"\0\0\x80?").decode()}]).embeddings
-    assert found.float32_le == b"\0\0\x80?"
+    (found,) = decoded([ONE], form="base64").embeddings
+    assert found == embedding_pb2.Embedding(float32_le=b"\0\0\x80?")
+    request = asked("a", extra_json=b'{"encoding_format":"base64"}')
+    assert body_of(request)["encoding_format"] == "base64"
+    (found,) = FAMILY.decode_embed(json.dumps({"data": [ONE]}).encode(), request).embeddings
+    assert found == embedding_pb2.Embedding(float32_le=b"\0\0\x80?"), "asked for as a member that nothing names"
+
+
+@pytest.mark.parametrize("form", ["", "float", "base64_int8", "base64_binary"])
+def test_a_string_is_numbers_of_32_bits_only_where_base64_was_asked_for(form: str) -> None:
+    """Perplexity's vectors are base64 of int8, also where nobody said a form."""
+    (found,) = decoded([ONE], form=form).embeddings
+    assert found == embedding_pb2.Embedding(other_json=b'"AACAPw=="')
+    (found,) = decoded([{"embedding": "not base64!"}], form=form).embeddings
+    assert found == embedding_pb2.Embedding(other_json=b'"not base64!"')
+    (found,) = decoded([{"embedding": [1]}], form=form).embeddings
+    assert found == embedding_pb2.Embedding(values_json=b"[1]")
+
+
+def test_bytes_that_cannot_be_numbers_of_32_bits_are_none() -> None:
+    (found,) = decoded([{"embedding": "gP0ABRF/"}], form="base64").embeddings
+    assert found == embedding_pb2.Embedding(other_json=b'"gP0ABRF/"')
+
+
+def test_a_string_that_is_no_base64_where_it_was_asked_for() -> None:
+    with pytest.raises(CallError) as raised:
+        decoded([{"embedding": "not base64!"}], form="base64")
+    assert raised.value.reason is Reason.UPSTREAM_PROTOCOL
 
 
 def test_usage_that_nobody_told_is_estimated() -> None:
@@ -115,7 +145,8 @@ def test_usage_that_nobody_told_is_estimated() -> None:
         b'{"data":[]}',
         b'{"data":[{"embedding":[1]},{"embedding":[2]}]}',
         b'{"data":[{"embedding":[1],"index":1}]}',
-        b'{"data":[{"embedding":"not base64!"}]}',
+        b'{"data":[{"embedding":{"float":[1]}}]}',
+        b'{"data":[{"embedding":"\\ud800"}]}',
         b'{"data":[{"embedding":7}]}',
     ],
 )
