@@ -2,7 +2,7 @@
 
 Pure, and free of everything but the contract. Extras fold so: the last value of a member wins; an array of objects
 with an `index` merges by index, where texts that come in pieces (`text`, `summary`, `data`, `arguments`, `thinking`)
-are concatenated; `annotations` are concatenated.
+are concatenated; `annotations` are concatenated, and so is each array in a choice's `logprobs`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class FoldedChoice:
     extra: dict[str, str] = field(default_factory=dict)
     delta_extra: dict[str, str] = field(default_factory=dict)
     pieces: list[str] = field(default_factory=list, repr=False)
+    own_logprobs: list[str] = field(default_factory=list, repr=False)
 
 
 class AnswerFold:
@@ -88,16 +89,19 @@ class AnswerFold:
             if chunk.answer_extra_json:
                 merge(self.extra, chunk.answer_extra_json)
             if chunk.choice_extra_json:
-                merge(self._choice(chunk.choice).extra, chunk.choice_extra_json)
+                _fold_extra(self._choice(chunk.choice), chunk.choice_extra_json)
             if chunk.delta_extra_json:
                 merge(self._choice(chunk.choice).delta_extra, chunk.delta_extra_json)
 
     def close(self) -> None:
-        """The stream has ended well: the texts are made whole."""
+        """The stream has ended well: the texts are made whole, and the logprobs in a vendor's own form."""
         for choice in self.choices.values():
             if choice.pieces:
                 choice.text = "".join(choice.pieces)
                 choice.pieces.clear()
+            if choice.own_logprobs:
+                choice.extra["logprobs"] = _join_logprobs(choice.own_logprobs)
+                choice.own_logprobs.clear()
 
     @property
     def whole(self) -> bool:
@@ -131,6 +135,9 @@ class AnswerFold:
         elif event == "audio":
             _fold_audio(choice, chunk.audio)
         if chunk.HasField("logprobs"):
+            if choice.own_logprobs:
+                choice.own_logprobs.append(_logprobs_json(chunk.logprobs))
+                return
             if choice.logprobs is None:
                 choice.logprobs = chat_pb2.Logprobs()
             choice.logprobs.MergeFrom(chunk.logprobs)
@@ -206,6 +213,56 @@ def _fold_logprobs(into: dict[str, str], logprobs_json: bytes) -> None:
         before = into.get(name, "")
         arrays = before[:1] == value[:1] == "["
         into[name] = join_array(split_array(before) + split_array(value)) if arrays else value
+
+
+def _fold_extra(choice: FoldedChoice, extra_json: bytes) -> None:
+    """Logprobs in a vendor's own form are gathered, to be joined once; those in OpenAI's before them become such."""
+    merge(choice.extra, extra_json)
+    own = choice.extra.pop("logprobs", "null")
+    if own == "null":
+        return
+    if choice.logprobs is not None:
+        choice.own_logprobs.append(_logprobs_json(choice.logprobs))
+        choice.logprobs = None
+    choice.own_logprobs.append(own)
+
+
+def _join_logprobs(pieces: list[str]) -> str:
+    """Arrays go on, one piece after the other; of all else the last that says something counts."""
+    if len(pieces) == 1:
+        return pieces[0]
+    found: dict[str, list[str]] = {}
+    for piece in pieces:
+        if piece[:1] != "{":
+            return pieces[-1]
+        for name, value in split_object(piece).items():
+            before = found.get(name)
+            if before is not None and before[0][:1] == value[:1] == "[":
+                before.append(value)
+            elif before is None or value != "null":
+                found[name] = [value]
+    return join_object({name: _join_arrays(values) if values[1:] else values[0] for name, values in found.items()})
+
+
+def _join_arrays(arrays: list[str]) -> str:
+    return join_array([items for each in arrays if (items := each[1:-1].strip())])
+
+
+def _logprobs_json(found: chat_pb2.Logprobs) -> str:
+    """As OpenAI has them, without what was not said."""
+    parts = (("content", found.content, found.has_content), ("refusal", found.refusal, found.has_refusal))
+    return json.dumps(
+        {
+            name: [{**_logprob(each), "top_logprobs": [_logprob(other) for other in each.top]} for each in tokens]
+            for name, tokens, said in parts
+            if tokens or said
+        }
+    )
+
+
+def _logprob(token: chat_pb2.TokenLogprob) -> dict[str, object]:
+    octets = list(token.token_bytes) if token.HasField("token_bytes") else None
+    return {"token": token.token, "logprob": token.logprob, "bytes": octets}
 
 
 def _open_block(choice: FoldedChoice) -> FoldedReasoning:

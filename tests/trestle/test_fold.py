@@ -121,6 +121,49 @@ def test_logprobs_are_concatenated_wherever_they_ride() -> None:
     assert choice.text == "ab"
 
 
+def own(logprobs: str, **fields: Any) -> Chunk:
+    return Chunk(choice_extra_json=b'{"x":1,"logprobs":%s}' % logprobs.encode(), **fields)
+
+
+def test_arrays_of_logprobs_in_a_vendors_form_go_on() -> None:
+    pieces = ('{"content":[{"token":"a","logprob":-1.0,"id":1}],"n":1}', '{"content":[ ],"refusal":null,"n":null}')
+    answer = fold(STARTED, own(pieces[0], text="a"), own(pieces[1], text="b"), own(pieces[0], text="c"), FINISH)
+    item = '{"token":"a","logprob":-1.0,"id":1}'
+    expected = {"x": "1", "logprobs": f'{{"content":[{item},{item}],"n":1,"refusal":null}}'}
+    assert answer.choices[0].extra == expected
+    answer.close()
+    assert answer.choices[0].extra == expected
+    assert fold(STARTED, own(pieces[0], text="a")).choices[0].extra["logprobs"] == pieces[0], "one is as it came"
+
+
+@pytest.mark.parametrize("last", ["null", "7", "[1]"])
+def test_logprobs_of_which_nothing_can_be_joined(last: str) -> None:
+    first = '{"tokens":["a"]}'
+    assert fold(STARTED, own(first), own(last)).choices[0].extra["logprobs"] == (first if last == "null" else last)
+
+
+def test_logprobs_in_both_forms_are_in_the_vendors_and_in_their_order() -> None:
+    top = chat_pb2.TokenLogprob(token="z", logprob=-2)
+    typed = chat_pb2.Logprobs(content=[chat_pb2.TokenLogprob(token="é", logprob=-0.5, token_bytes=b"\xc3", top=[top])])
+    vendors = own('{"content":[{"token":"b","logprob":-1,"id":1}]}', text="b")
+    empty = chat_pb2.Logprobs(has_content=True, has_refusal=True)
+    answer = fold(STARTED, Chunk(text="é", logprobs=typed), vendors, Chunk(text="c", logprobs=empty), FINISH)
+    choice = answer.choices[0]
+    assert choice.logprobs is None
+    assert json.loads(choice.extra["logprobs"]) == {
+        "content": [
+            {
+                "token": "é",
+                "logprob": -0.5,
+                "bytes": [0xC3],
+                "top_logprobs": [{"token": "z", "logprob": -2, "bytes": None}],
+            },
+            {"token": "b", "logprob": -1, "id": 1},
+        ],
+        "refusal": [],
+    }
+
+
 def test_extras_stay_at_their_level() -> None:
     answer = fold(
         STARTED,

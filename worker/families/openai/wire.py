@@ -133,13 +133,13 @@ class Answer(Open, Generic[C]):
     """Carried on as an extra; named here because OpenAI sends it with every chunk, and a second pass is dear."""
 
 
-class TopLogprob(msgspec.Struct, gc=False):
+class TopLogprob(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     token: str
     logprob: float
     bytes: list[Byte] | None = None
 
 
-class TokenLogprob(msgspec.Struct, gc=False):
+class TokenLogprob(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     token: str
     logprob: float
     bytes: list[Byte] | None = None

@@ -227,6 +227,24 @@ def test_logprobs_in_another_form_are_carried_on() -> None:
     assert json.loads(choice.extra["logprobs"]) == strange
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"token": "a", "logprob": -1, "sampling_logprob": -1, "token_id": 223, "routing_matrix": "CYv"},
+        {"id": 5, "token": "a", "bytes": [97], "logprob": -1, "top_logprobs": []},
+        {"token": "a", "logprob": -1, "top_logprobs": [{"id": 5, "token": "a", "logprob": -1}]},
+    ],
+    ids=["Fireworks", "llama.cpp", "an alternative"],
+)
+def test_members_beside_a_tokens_likelihood_are_kept(entry: dict[str, Any]) -> None:
+    said = [chunk({"content": "a"}), chunk({"content": "a"}), chunk({}, "stop")]
+    for each in said[:2]:
+        each["choices"][0]["logprobs"] = {"content": [entry]}
+    said[2]["choices"][0]["logprobs"] = {"content": []}
+    choice = stream(*said).choices[0]
+    assert choice.logprobs is None
+    assert json.loads(choice.extra["logprobs"])["content"] == [entry, entry]
+
 class TestEnds:
     @pytest.mark.parametrize(
         ("word", "reason"),
