@@ -164,6 +164,12 @@ _LONE: Final = re.compile(
     rb"(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 )
 
+# Every escape, so that none is looked for within another; the group is half a pair without its other half.
+_ESCAPE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+
 
 def assert_utf8(data: bytes) -> None:
     """Raises `UnicodeDecodeError` for bytes that are no UTF-8: what only travels through would be read by nobody before
@@ -182,3 +188,12 @@ def is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return b"\\u" not in data or _LONE.search(data) is None
+
+
+def mended(data: bytes) -> bytes | None:
+    """JSON with U+FFFD for each escape that stands for a lone surrogate, which no decoder takes; None where there is no
+    such escape."""
+    if _HALF.search(data) is None:
+        return None
+    whole = _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], data)
+    return whole if whole != data else None

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from trestle.errors import CallError, Reason
-from trestle.openjson import NOTHING, assert_utf8, join, members
+from trestle.openjson import NOTHING, assert_utf8, join, members, mended
 from trestle.tokens import TokenEstimate
 from trestle.v1 import chat_pb2
 from worker.families.anthropic import wire
@@ -85,6 +85,9 @@ class AnthropicChatDecoder:
             assert_utf8(data)
             found = wire.EVENT.decode(data)
         except _UNREADABLE:
+            if (whole := mended(data)) is not None:
+                self.feed((name, whole), out)
+                return
             if data.strip() in (b"", b"[DONE]"):  # compatible endpoints' habits, which end nothing here
                 return
             raise self._unreadable(name, data) from None
@@ -117,6 +120,9 @@ class AnthropicChatDecoder:
             assert_utf8(body)
             message = wire.MESSAGE.decode(body)
         except _UNREADABLE:
+            if (whole := mended(body)) is not None:
+                self.feed_whole(whole, out)
+                return
             raise self._protocol("The upstream sent an answer that cannot be read.") from None
         if message.type == "error" or (message.content is None and _says_error(message.extra)):
             raise self._failed(body)
@@ -210,7 +216,10 @@ class AnthropicChatDecoder:
             assert_utf8(data)
             event = wire.PIECE_EVENT.decode(data)
         except _UNREADABLE:
-            self._new_piece(data)
+            if (whole := mended(data)) is not None:
+                self._piece(whole, out)
+            else:
+                self._new_piece(data)
             return
         block = self._block(event.index)
         piece = event.delta

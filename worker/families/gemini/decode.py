@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from trestle.errors import CallError, Reason
-from trestle.openjson import NOTHING, assert_utf8, join, members
+from trestle.openjson import NOTHING, assert_utf8, join, members, mended
 from trestle.tokens import TokenEstimate
 from trestle.v1 import chat_pb2
 from worker.families.gemini import wire
@@ -99,6 +99,9 @@ class GeminiChatDecoder:
         try:
             found = wire.EVENTS.decode(data)
         except _UNREADABLE:
+            if (whole := mended(data)) is not None:
+                self._take_any(whole, out)
+                return
             raise self._protocol("The upstream sent an answer that cannot be read.") from None
         for each in found:
             self._take(bytes(each), out)
@@ -108,6 +111,9 @@ class GeminiChatDecoder:
             assert_utf8(data)
             found = wire.RESPONSE.decode(data)
         except _UNREADABLE:
+            if (whole := mended(data)) is not None:
+                self._take(whole, out)
+                return
             raise self._protocol("The upstream sent an answer that cannot be read.") from None
         if found.error is not NOTHING and bytes(found.error) != b"null":
             raise self._failed(data)

@@ -16,11 +16,12 @@ import msgspec
 from msgspec import Raw
 
 from trestle.errors import CallError, Reason
-from trestle.openjson import NOTHING, OpenDecoder, assert_utf8, join, members
+from trestle.openjson import NOTHING, OpenDecoder, assert_utf8, join, members, mended
 from trestle.tokens import TokenEstimate
 from trestle.v1 import chat_pb2
 from worker.families.openai import wire
 from worker.families.openai.errors import error_from, is_error, says_error
+from worker.families.openai.halves import Halves
 from worker.families.openai.template import Plain, TextTemplate
 from worker.families.openai.usage import decode_usage
 from worker.sse import Event
@@ -102,6 +103,7 @@ class AnswerDecoder(ABC, Generic[C]):
         self._key = key
         self._template: TextTemplate | None = None
         self._plain = 0  # chunks of nothing but text that no template fitted
+        self._halves = Halves(self._wanted)
 
     @property
     def usage(self) -> chat_pb2.Usage | None:
@@ -219,7 +221,7 @@ class AnswerDecoder(ABC, Generic[C]):
 
     def _failed(self, data: bytes) -> CallError:
         """The upstream's own error, in a body or event of status 200."""
-        error = error_from(data, None, {}, self._upstream)
+        error = error_from(mended(data) or data, None, {}, self._upstream)
         error.usage = self.usage
         return error
 
@@ -252,11 +254,24 @@ class AnswerDecoder(ABC, Generic[C]):
         return None
 
     def _parse(self, data: bytes) -> wire.Answer[C]:
+        whole = None
         try:
             assert_utf8(data)
-            return self._body.decode(data)
+            try:
+                answer = self._body.decode(data)
+            except msgspec.DecodeError:
+                whole = mended(data)
+                if whole is None:
+                    raise
+                answer = self._body.decode(whole)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise self._protocol("The upstream sent an event that cannot be read.") from None
+        halves = self._halves
+        if whole is not None or halves.held:
+            halves.join(answer.choices or (), b"" if whole is None else data)
+            if halves.held:  # which the next piece must be asked for: none is read by what stands around it
+                self._template, self._plain = None, 0
+        return answer
 
     def _take(self, answer: wire.Answer[C], data: bytes, out: Out) -> None:
         choices = answer.choices
@@ -373,6 +388,8 @@ class AnswerDecoder(ABC, Generic[C]):
         """The upstream's terminal: one finish per choice, then an estimate where it named no usage."""
         if not self._finish:
             raise self._protocol("The upstream ended its answer without a choice.")
+        for choice in self._halves.rest():
+            self._say(choice, b"", out)
         for index in sorted(self._finish):
             self._close_choice(index, out)
             word = self._finish[index]

@@ -277,3 +277,25 @@ class TestCompatible:
         with pytest.raises(CallError) as caught:
             decode([json.dumps(body).encode()], chat())
         assert (caught.value.reason, caught.value.message) == (reason, "No.")
+
+
+class TestHalves:
+    """Escapes of half a character, which a compatible endpoint that cuts in UTF-16 sends."""
+
+    def test_in_a_stream(self) -> None:
+        deltas = [{"type": "text_delta", "text": text} for text in ("a\ud83d", "b")]
+        found = [{"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas]
+        begun = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "\ude00"}}
+        ends: list[Object] = [{"type": "content_block_stop", "index": 0}, {"type": "message_delta", "delta": {}}]
+        answer = fold(decode([events(BEGUN[0], begun, *found, *ends, {"type": "message_stop"})], chat(stream=True)))
+        assert answer.choices[0].text == "\ufffda\ufffdb"
+
+    def test_in_one_piece(self) -> None:
+        body = json.dumps(message({"type": "text", "text": "cut \ud83d"})).encode()
+        assert fold(decode([body], chat())).choices[0].text == "cut \ufffd"
+
+    def test_in_a_piece_of_a_newer_type(self) -> None:
+        new = {"type": "content_block_delta", "index": 0, "delta": {"type": "new_delta", "text": {"a": "\ud83d"}}}
+        answer = fold(decode([events(*BEGUN, new, {"type": "message_stop"})], chat(stream=True)))
+        (block,) = json.loads(answer.choices[0].delta_extra["content_blocks"])
+        assert block["deltas"] == [{"type": "new_delta", "text": {"a": "\ufffd"}}]

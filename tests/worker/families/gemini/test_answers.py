@@ -366,3 +366,14 @@ class TestUsage:
         usage = answered(TEXT, usage={"promptTokenCount": odd, "candidatesTokenCount": 2}).usage
         assert usage is not None
         assert (usage.input_tokens, usage.output_tokens) == (0, 2)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_half_a_character_is_told_as_one_that_is_lost(stream: bool) -> None:
+    """Escapes of lone surrogates, which an endpoint that cuts in UTF-16 sends."""
+    assert answered({"text": "a\ud83d"}, {"text": "b😀"}, stream=stream).choices[0].text == "a\ufffdb😀"
+
+
+def test_half_a_character_in_a_list_of_answers() -> None:
+    data = json.dumps([answer({"text": "a\ud83d"})]).encode()
+    assert fold(decode([data], chat())).choices[0].text == "a\ufffd"

@@ -47,7 +47,7 @@ def decoded(events: list[bytes], *, learning: bool, name: str = "") -> tuple[lis
     """The chunks of these events, how it failed, and the usage that is known then."""
     decoder: Any = FAMILY.chat_decoder(chat_pb2.ChatRequest(model="asked"), UPSTREAM)
     if not learning:
-        decoder._plain = 1 << 30  # noqa: SLF001
+        decoder._key = b"no such member"  # noqa: SLF001
     response = chat_pb2.ChatResponse()
     failed = ""
     try:
