@@ -65,8 +65,7 @@ FINISH: Final[Mapping[str, chat_pb2.FinishReason.ValueType]] = {
 # Words that end an answer which is not whole: never a finish.
 _BROKEN: Final = frozenset({"error", "insufficient_system_resource", "network_error", "abort"})
 _NULL: Final = b"null"
-# Of the chunks of nothing but text that are read the long way, the first that a template is made of (one has a role,
-# and after the second there may be no third), and the last.
+# Of the chunks of text alone that are read the long way, the first that a template is made of, and the last.
 _LEARN_FROM: Final = 3
 _LEARN_UNTIL: Final = 6
 _MAX_CHOICES: Final = 1 << 17  # of a text completion: 2,048 prompts, 64 choices each
@@ -260,8 +259,7 @@ class AnswerDecoder(ABC, Generic[C]):
             try:
                 answer = self._body.decode(data)
             except msgspec.DecodeError:
-                whole = mended(data)
-                if whole is None:
+                if (whole := mended(data)) is None:
                     raise
                 answer = self._body.decode(whole)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

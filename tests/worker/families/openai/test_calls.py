@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -25,6 +26,95 @@ def reason(answer: AnswerFold) -> chat_pb2.FinishReason.ValueType:
     finish = answer.choices[0].finish
     assert finish is not None
     return finish.reason
+
+
+class TestCalls:
+    def test_repeated_ids_and_names(self) -> None:
+        events = [chunk(call(0, "c", "f", piece)) for piece in ('{"a"', ":1", "}")]
+        assert calls(stream(*events, STOP).choices[0]) == [("c", "f", '{"a":1}')]
+
+    def test_no_indexes_but_ids(self) -> None:
+        events = [chunk(call(None, "c", "f", "{")), chunk(call(None, "d", "g", "{")), chunk(call(None, "c", None, "}"))]
+        assert calls(stream(*events, STOP).choices[0]) == [("c", "f", "{}"), ("d", "g", "{")]
+
+    @pytest.mark.parametrize("id", [None, ""])
+    def test_neither_index_nor_id(self, id: str | None) -> None:  # noqa: A002
+        events = [call(None, id, "f", "{"), call(None, id, None, "}"), call(None, id, "g", "{}")]
+        found = calls(stream(*map(chunk, events), STOP).choices[0])
+        assert [(name, arguments) for _, name, arguments in found] == [("f", "{}"), ("g", "{}")]
+        assert all(made.startswith("call_") for made, _, _ in found)
+        assert len({made for made, _, _ in found}) == 2
+
+    def test_a_name_after_its_id(self) -> None:
+        events = [chunk(call(0, "c")), chunk(call(0, None, "f", "")), chunk(call(0, None, None, "{}"))]
+        assert calls(stream(*events, STOP).choices[0]) == [("c", "f", "{}")]
+
+    def test_parallel_calls_under_one_index(self) -> None:
+        """Some vendors number every call 0; a new id with a name is a new call."""
+        events = [call(0, "c", "f", "{"), call(0, None, None, "}"), call(0, "d", "g", "{"), call(0, None, None, "}")]
+        assert calls(stream(*map(chunk, events), STOP).choices[0]) == [("c", "f", "{}"), ("d", "g", "{}")]
+
+    @pytest.mark.parametrize("id", [None, ""])
+    @pytest.mark.parametrize("name", ["f", "g"])
+    def test_whole_calls_under_one_index(self, id: str | None, name: str) -> None:  # noqa: A002
+        """Google's endpoint numbers all 0; they come in one delta or in several."""
+        pieces = [call(0, id, "f", '{"a":1}'), call(0, id, name, '{"b":2}')]
+        together = {"tool_calls": [piece["tool_calls"][0] for piece in pieces]}
+        for events in ([chunk(together)], [chunk(piece) for piece in pieces]):
+            found = calls(stream(*events, STOP).choices[0])
+            assert [(named, arguments) for _, named, arguments in found] == [("f", '{"a":1}'), (name, '{"b":2}')]
+            assert len({made for made, _, _ in found}) == 2
+
+    def test_a_name_repeated_without_its_id(self) -> None:
+        events = [chunk(call(0, "", "f", piece)) for piece in ('{"a"', ":", '{"b":1}', "}", "")]
+        assert [(n, a) for _, n, a in calls(stream(*events, STOP).choices[0])] == [("f", '{"a":{"b":1}}')]
+
+    def test_one_id_for_all(self) -> None:
+        listed = [call(None, "c", f"f{i}", "{}")["tool_calls"][0] for i in range(2)]
+        found = calls(whole({"tool_calls": listed}, "tool_calls").choices[0])
+        assert [(name, arguments) for _, name, arguments in found] == [("f0", "{}"), ("f1", "{}")]
+        assert (found[0][0], len({made for made, _, _ in found})) == ("c", 2)
+
+    @pytest.mark.parametrize(
+        ("arguments", "text"), [({"a": 1.0}, '{"a": 1.0}'), (None, ""), ([], "[]"), ("", ""), ('{"a":', '{"a":')]
+    )
+    def test_arguments_of_any_kind(self, arguments: Any, text: str) -> None:
+        message = {"tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}]}
+        assert calls(whole(message, "tool_calls").choices[0]) == [("c", "f", text)]
+
+    def test_several_in_one_piece_without_indexes(self) -> None:
+        listed = [{"id": f"c{i}", "function": {"name": f"f{i}", "arguments": "{}"}} for i in range(3)]
+        found = calls(whole({"tool_calls": listed}, "tool_calls").choices[0])
+        assert found == [(f"c{i}", f"f{i}", "{}") for i in range(3)]
+
+    def test_the_legacy_form_in_pieces(self) -> None:
+        events = [{"function_call": {"name": "f", "arguments": ""}}, {"function_call": {"arguments": "{}"}}]
+        choice = stream(*map(chunk, events), chunk(finish="function_call")).choices[0]
+        assert calls(choice) == [("", "f", "{}")]
+        assert choice.calls[0].kind == chat_pb2.TOOL_KIND_LEGACY_FUNCTION
+
+    @pytest.mark.parametrize("empty", [{}, {"name": "", "arguments": ""}, {"name": None, "arguments": None}])
+    def test_calls_of_nothing(self, empty: JSON) -> None:
+        """Some vendors write the members of a call beside text, and empty ones after a call."""
+        listed = {"index": 0, "id": "", "type": "function", "function": empty}
+        nothing = {"function_call": empty, "tool_calls": [listed]}
+        for answer in (stream(chunk({"content": "a", **nothing}), STOP), whole({"content": "a", **nothing})):
+            assert (answer.choices[0].text, calls(answer.choices[0])) == ("a", [])
+        events = [chunk(call(0, "c", "f", "{}")), chunk(nothing)]
+        assert calls(stream(*events, STOP).choices[0]) == [("c", "f", "{}")]
+
+    def test_a_call_in_both_forms(self) -> None:
+        message = {**call(0, "c", "f", "{}"), "function_call": {"name": "f", "arguments": "{}", "x": 1}}
+        for answer in (whole(message, "tool_calls"), stream(chunk(message), STOP)):
+            choice = answer.choices[0]
+            assert calls(choice) == [("c", "f", "{}")]
+            assert choice.calls[0].kind == chat_pb2.TOOL_KIND_FUNCTION
+            assert json.loads(choice.delta_extra["function_call"]) == message["function_call"]
+
+    def test_each_choice_has_its_own(self) -> None:
+        events = [chunk(call(0, f"c{i}", "f", "{}"), index=i) for i in range(2)]
+        answer = stream(*events, chunk(finish="stop"), chunk(finish="stop", index=1), n=2)
+        assert [calls(answer.choices[i]) for i in range(2)] == [[("c0", "f", "{}")], [("c1", "f", "{}")]]
 
 
 class TestNames:

@@ -164,3 +164,10 @@ class TestElsewhere:
         with pytest.raises(CallError) as caught:
             decoder_for().feed(("", event.encode("latin-1")), chat_pb2.ChatResponse().chunks)
         assert caught.value.reason is Reason.UPSTREAM_PROTOCOL
+
+
+def test_a_half_in_a_call_that_is_no_list() -> None:
+    """Which is read, though not joined."""
+    piece = r'{"choices":[{"delta":{"tool_calls":{"index":0,"id":"c","function":{"name":"f","arguments":"\ud83d"}}}}]}'
+    (found,) = stream(piece, STOP).choices[0].calls.values()
+    assert (found.name, found.arguments) == ("f", "\ufffd")
