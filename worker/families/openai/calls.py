@@ -57,6 +57,25 @@ class Calls:
             delta = chat_pb2.ToolCallDelta(index=self._place[index])
             if custom is not None:
                 delta.kind = chat_pb2.TOOL_KIND_CUSTOM
+        self._fill(delta, index, piece)
+        return delta
+
+    def left(self) -> list[chat_pb2.ToolCallDelta]:
+        """Calls that never had a name."""
+        found = []
+        early, self._early = self._early, {}
+        for index, each in early.items():
+            piece = each.whole()
+            if not _says_nothing(piece):
+                delta = self._first(index, piece.id)
+                delta.kind = chat_pb2.TOOL_KIND_FUNCTION
+                self._fill(delta, index, piece)
+                found.append(delta)
+        return found
+
+    def _fill(self, delta: chat_pb2.ToolCallDelta, index: int, piece: wire.ToolCallPiece) -> None:
+        """What a fragment says beside who is called."""
+        custom = piece.custom
         inner: wire.CustomPiece | wire.FunctionPiece | None
         if custom is not None:
             inner = custom
@@ -71,20 +90,6 @@ class Calls:
             delta.extra_json = bytes(piece.extra)
         if inner is not None and inner.extra is not NOTHING:
             delta.function_extra_json = bytes(inner.extra)
-        return delta
-
-    def left(self) -> list[chat_pb2.ToolCallDelta]:
-        """Calls that have had arguments and never a name."""
-        found = []
-        for index, early in self._early.items():
-            piece = early.whole()
-            if not _says_nothing(piece):
-                delta = self._first(index, piece.id)
-                delta.kind = chat_pb2.TOOL_KIND_FUNCTION
-                delta.arguments = "" if piece.function is None else arguments_of(piece.function)
-                found.append(delta)
-        self._early.clear()
-        return found
 
     def _first(self, index: int, id_: str | None) -> chat_pb2.ToolCallDelta:
         """The beginning of a call. Some vendors repeat id and name on every fragment; the contract says them once. Some

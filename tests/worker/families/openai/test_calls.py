@@ -134,6 +134,9 @@ class TestNames:
     def test_that_never_come(self) -> None:
         assert calls(stream(chunk(call(0, "x", None, "{}")), STOP).choices[0]) == [("x", "", "{}")]
         assert calls(whole(call(0, "x", None, "{}"), "tool_calls").choices[0]) == [("x", "", "{}")]
+        sealed = {"tool_calls": [{"index": 0, "id": "x", "seal": 1, "function": {"kind": 2}}]}
+        (found,) = stream(chunk(sealed), STOP).choices[0].calls.values()
+        assert (found.extra, found.function_extra) == ({"seal": "1"}, {"kind": "2"})
 
     def test_members_that_came_before_them(self) -> None:
         early = {"tool_calls": [{"index": 0, "id": "x", "seal": 1, "function": {"arguments": "{", "kind": 2}}]}
