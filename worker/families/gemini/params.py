@@ -16,7 +16,7 @@ from worker.request_json import asking, object_of
 
 PARAMS: Final[Mapping[str, Fate]] = {
     "audio": "rejected",
-    "frequency_penalty": "honoured",  # where the model takes it
+    "frequency_penalty": "ignored",  # but by models before 2.5, and by Vertex AI
     "function_call": "translated",
     "functions": "translated",
     "logit_bias": "ignored",
@@ -31,7 +31,7 @@ PARAMS: Final[Mapping[str, Fate]] = {
     "n": "honoured",  # by as many calls
     "parallel_tool_calls": "ignored",  # where it is false
     "prediction": "ignored",
-    "presence_penalty": "honoured",  # where the model takes it
+    "presence_penalty": "ignored",  # but by models before 2.5, and by Vertex AI
     "prompt_cache_key": "ignored",
     "prompt_cache_options": "ignored",
     "prompt_cache_retention": "ignored",
