@@ -10,6 +10,7 @@ import ssl
 import struct
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import ioctl
 from termios import TIOCOUTQ
@@ -240,7 +241,8 @@ class Protocol(web.RequestHandler):
         """It ends now. What the kernel holds for the client goes with it, else it would keep that for who may never
         read."""
         if self._pipe is not None:
-            self._pipe.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            with suppress(OSError):  # it is being cut off already
+                self._pipe.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self._pipe.abort()
 
     @staticmethod
