@@ -146,7 +146,7 @@ async def test_a_cut_is_no_end(client: Driver, upstream: ScriptedUpstream) -> No
 @pytest.mark.parametrize("do", ["stream", "complete"])
 async def test_a_deadline(do: str, client: Driver, upstream: ScriptedUpstream) -> None:
     upstream.will(Reply([Gate()], framing=Framing.BARE))
-    raised = await client.start(do, ASK, timeout=0.5).raised()
+    raised = await client.start(do, ASK, timeout=1.5).raised()
     assert raised["status"] == number(grpc.StatusCode.DEADLINE_EXCEEDED)
     await (await upstream.request()).closed()
 

@@ -207,11 +207,11 @@ async def bridge(tmp_path_factory: pytest.TempPathFactory, dead_address: str) ->
             for at, one in enumerate((first, second), 1):
                 upstreams |= {
                     f"plain{at}": {"base_url": one.url},
-                    f"impatient{at}": {"base_url": one.url, "first_byte_timeout": 0.3, "idle_timeout": 0.3},
+                    f"impatient{at}": {"base_url": one.url, "first_byte_timeout": 1.0, "idle_timeout": 1.0},
                     f"narrow{at}": {
                         "base_url": one.url, "max_event_bytes": MEGABYTE, "max_answer_bytes": 2 * MEGABYTE,
                     },
-                    f"hurried{at}": {"base_url": one.url, "timeout": 0.5},
+                    f"hurried{at}": {"base_url": one.url, "timeout": 1.0},
                     f"refused{at}": {"base_url": f"http://{dead_address}/v1"},
                     f"slow{at}": {"base_url": f"http://{full}/v1", **hasty},
                     f"tls{at}": {"base_url": f"https://{no_tls}/v1"},

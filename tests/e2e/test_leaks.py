@@ -152,7 +152,7 @@ async def cancel(bridge: Bridge, client: Client, stub: Any, state: str, stream: 
 async def http_deadline(bridge: Bridge, client: Client, stub: Any, state: str, stream: bool) -> None:
     """The request's own deadline passes."""
     number, text = bridge.text(state)
-    answer = await client.chat(asked(text, stream), x_request_timeout="0.3")
+    answer = await client.chat(asked(text, stream), x_request_timeout="1.0")
     assert b'"deadline_exceeded"' in answer.body[-300:]
     assert b"[DONE]" not in answer.body[-300:]
     assert answer.status == 504 or (stream and answer.status == 200)
@@ -162,7 +162,7 @@ async def http_deadline(bridge: Bridge, client: Client, stub: Any, state: str, s
 async def rpc_deadline(bridge: Bridge, client: Client, stub: Any, state: str, stream: bool) -> None:
     """The call's own deadline passes."""
     number, text = bridge.text(state)
-    call = stub.Chat(called(text, stream), timeout=0.3)
+    call = stub.Chat(called(text, stream), timeout=1.0)
     assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await bridge.closed(number)
 

@@ -170,7 +170,7 @@ async def test_how_a_request_ends_is_how_its_spans_end(tmp_path: Path) -> None:
         assert {span.attributes["error.type"] for span in failed.values()} == {"UPSTREAM_TRUNCATED"}
         collector.spans.clear()
         it.first.will(Reply.sse(Gate()))
-        assert (await it.client.chat(ask("one"), x_request_timeout="0.5")).status == 504
+        assert (await it.client.chat(ask("one"), x_request_timeout="1.5")).status == 504
         late = by_name(await collector.until(ONE))
         assert [late[name].error for name in ONE] == [True] * 4
         assert {span.attributes["error.type"] for span in late.values()} == {"DEADLINE_EXCEEDED"}

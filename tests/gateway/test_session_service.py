@@ -156,7 +156,7 @@ async def test_what_is_refused(
 async def test_nothing_is_held_for_who_listens_no_longer(it: Served, way: str) -> None:
     """A session is forgotten when there are too many, but for one that is listened to."""
     it.tell("1")
-    watch = it.watch(timeout=0.5 if way == "late" else PATIENCE)
+    watch = it.watch(timeout=1.5 if way == "late" else PATIENCE)
     assert await told(aiter(watch), 1) == ["1"]
     assert await it.first_after_others() == "1"
     if way == "late":

@@ -44,7 +44,7 @@ async def start(folder: Path, dead_address: str) -> AsyncIterator[Chain]:
     """Starts it all. folder: for configurations and logs. dead_address: where nobody listens."""
     async with ScriptedUpstream() as first, ScriptedUpstream() as second:
         listed = {"models": ["listed", "vendor/listed:tag"]}
-        impatient = {"first_byte_timeout": 0.3, "idle_timeout": 0.3, "models": ["impatient-only"]}
+        impatient = {"first_byte_timeout": 1.0, "idle_timeout": 1.0, "models": ["impatient-only"]}
         upstreams: dict[str, Any] = {
             "first": {"base_url": first.url, "credential_env": "SCRIPTED_CREDENTIAL", **listed},
             "second": {"base_url": second.url, "headers": {"x-of-ours": "yes"}, "models": ["second-only", "listed"]},

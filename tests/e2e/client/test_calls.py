@@ -216,9 +216,9 @@ class TestFailures:
     async def test_a_deadline(self, client: Client, upstream: ScriptedUpstream) -> None:
         upstream.will(*[Reply([Gate()], framing=Framing.BARE)] * 2)
         with pytest.raises(TimedOut):
-            await client.complete(ASK, timeout=0.3)
+            await client.complete(ASK, timeout=1.0)
         await (await upstream.request()).closed()
-        _, raised = await read(client.chat(ASK, timeout=0.3))
+        _, raised = await read(client.chat(ASK, timeout=1.0))
         assert isinstance(raised, TimedOut)
         await (await upstream.request()).closed()
 

@@ -96,7 +96,7 @@ class TestLeaving:
 
     async def test_by_a_timeout_of_asyncio(self, client: Client, silent: ScriptedUpstream) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(0.3):
+            async with asyncio.timeout(1.0):
                 await read(client.chat(ASK))
         await (await silent.request()).closed()
 

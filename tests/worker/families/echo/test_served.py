@@ -100,7 +100,7 @@ async def test_a_fault_after_some_chunks(worker: Any) -> None:
 
 
 async def test_a_stall_lasts_until_the_deadline(worker: Any) -> None:
-    call = worker.Chat(chat("one two", "echo?fault=stall&after=1", stream=True), timeout=0.5)
+    call = worker.Chat(chat("one two", "echo?fault=stall&after=1", stream=True), timeout=1.5)
     code, _, before = await failure_of(call)
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert [chunk.text for chunk in before] == ["", "one"]
