@@ -87,8 +87,11 @@ def _vector(embedding: embedding_pb2.Embedding, as_base64: bool) -> Any:
     if embedding.HasField("values_json"):
         if not as_base64:
             return Raw(embedding.values_json)
-        values = msgspec.json.decode(embedding.values_json, type=list[float])
-        return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
+        try:
+            values = msgspec.json.decode(embedding.values_json, type=list[float])
+            return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
+        except (msgspec.DecodeError, OverflowError):  # a vector for each token, or numbers of 64 bits
+            return Raw(embedding.values_json)
     if embedding.HasField("other_json"):
         return Raw(embedding.other_json)
     raw = embedding.float32_le

@@ -99,6 +99,13 @@ def test_numbers_are_numbers_where_a_form_was_asked_for_that_nobody_here_knows(e
     assert told(embedding, form="base64_int8")["data"][0]["embedding"] == [0.5, -2.0]
 
 
+@pytest.mark.parametrize("values", [[[0.5, -2.0], [1.0, 0.0]], [0.5, None], [1e39]])
+def test_what_base64_of_32_bits_cannot_hold_goes_on_as_it_came(values: Any) -> None:
+    """A vector for each token, as endpoints without pooling give them, also to SDKs, which always ask for base64."""
+    embedding = Embedding(values_json=json.dumps(values).encode())
+    assert told(embedding, form="base64")["data"][0]["embedding"] == values
+
+
 def test_half_a_number_at_the_end_is_left_out() -> None:
     assert told(Embedding(float32_le=PACKED + b"\0"))["data"][0]["embedding"] == [0.5, -2.0]
 
