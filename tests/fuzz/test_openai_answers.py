@@ -1,10 +1,10 @@
 """What an OpenAI-like upstream answers beside chat: text completions, embeddings, moderations, its list of models.
-Whatever comes, the decoder makes the contract's answer of it, or a `CallError`."""
+Whatever comes, the decoder makes the contract's answer of it, and the gateway JSON of that, or a `CallError`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from support.spoiled import changed, spoiled
 from support.upstream import USAGE, sse
 
+from gateway.openai.embeddings import decode_embed, encode_embeddings
+from gateway.openai.moderations import decode_moderation, encode_moderation
+from gateway.openai.text import TextFold, TextStreamEncoder
 from trestle.errors import CallError
 from trestle.v1 import completion_pb2, embedding_pb2
 from worker.families.openai import FAMILY
@@ -74,6 +77,19 @@ def assert_finished_or_failed(feed: Callable[[Any, Any], None]) -> None:
         for field, value in chunk.ListFields():
             if field.name.endswith("_json"):
                 value.decode("utf-8")
+    if failure is None:
+        assert_shown(response.chunks)
+
+
+def assert_shown(chunks: Sequence[completion_pb2.CompletionChunk]) -> None:
+    """The gateway makes JSON of these in either form."""
+    stream = TextStreamEncoder(include_usage=True)
+    events = (stream.feed(chunks) + stream.close()).split(b"\n\n")
+    assert events[-2:] == [b"data: [DONE]", b""]
+    assert all(json.loads(event.removeprefix(b"data: "))["object"] == "text_completion" for event in events[:-2])
+    answer = TextFold()
+    answer.feed(chunks)
+    assert json.loads(answer.encode())["object"] == "text_completion"
 
 
 @SETTINGS
@@ -115,6 +131,9 @@ def test_embeddings(body: bytes) -> None:
         assert len(response.embeddings) == 2
         assert response.HasField("usage")
         assert json.loads(response.extra_json or b"{}") is not None
+        for form in ("float", "base64"):
+            ask = decode_embed(json.dumps({"model": "m", "input": ["a", "b"], "encoding_format": form}).encode())
+            assert len(json.loads(encode_embeddings(response, ask))["data"]) == 2
 
 
 @SETTINGS
@@ -124,6 +143,7 @@ def test_moderations(body: bytes) -> None:
         response = FAMILY.decode_moderation(body)
         assert isinstance(json.loads(response.results_json), list)
         assert json.loads(response.extra_json or b"{}") is not None
+        assert json.loads(encode_moderation(response, decode_moderation(b'{"input":"a"}')))["results"] is not None
 
 
 @SETTINGS

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from hypothesis import strategies as st
 
+from gateway.openai.completion import ChatFold
+from gateway.openai.stream import ChatStreamEncoder
 from trestle.errors import CallError
-from trestle.fold import AnswerFold
 from trestle.v1 import chat_pb2
 
 SCALAR: Final = st.sampled_from(
@@ -72,8 +73,18 @@ def assert_sound(decoder: Any, feed: Callable[[Any, Any], None]) -> None:
         assert failure.to_status()
         assert not any(chunk.HasField("finish") for chunk in response.chunks)
         return
-    answer = AnswerFold()
-    answer.feed(chat_pb2.ChatResponse.FromString(response.SerializeToString()).chunks)
-    answer.close()
+    _assert_shown(chat_pb2.ChatResponse.FromString(response.SerializeToString()).chunks)
+
+
+def _assert_shown(chunks: Iterable[chat_pb2.ChatChunk]) -> None:
+    """The gateway makes JSON of these in either form."""
+    chunks = list(chunks)
+    stream = ChatStreamEncoder(include_usage=True)
+    events = (stream.feed(chunks) + stream.close()).split(b"\n\n")
+    assert events[-2:] == [b"data: [DONE]", b""]
+    assert all(json.loads(event.removeprefix(b"data: "))["object"] == "chat.completion.chunk" for event in events[:-2])
+    answer = ChatFold()
+    answer.feed(chunks)
+    found = json.loads(answer.encode())
     assert answer.whole
-    assert answer.usage is not None
+    assert found["usage"]["total_tokens"] >= 0
