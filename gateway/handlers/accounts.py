@@ -135,7 +135,7 @@ class AccountsHandler:
             name=asked.name,
             scopes=set(asked.scopes),
             models=asked.models,
-            expires=0 if asked.expires_in is None else int(time.time()) + asked.expires_in,
+            lasts=asked.expires_in,
             limits=asked.limits,
         )
         return await self._changed(exchange, {**_key(key), "key": new.text})

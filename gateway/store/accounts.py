@@ -76,11 +76,12 @@ class AccountStore:
         name: str,
         scopes: Iterable[str],
         models: Sequence[str] | None,
-        expires: int,
+        lasts: int | None = None,
         limits: Limits = NO_LIMITS,
     ) -> Key:
-        """A key of the account `which`; the rest as in `Key`."""
+        """A key of the account `which`. lasts: seconds until it expires; None: it never does. The rest as in `Key`."""
         account = await self.get(which)
+        instant = now()
         key = Key(
             id=new.id,
             account=account.id,
@@ -89,8 +90,8 @@ class AccountStore:
             scopes=sorted(scopes),
             models=None if models is None else list(models),
             disabled=False,
-            expires=expires,
-            created=now(),
+            expires=0 if lasts is None else instant + lasts,
+            created=instant,
             limits=limits,
         )
         async with self._database.changing("key", key.id) as connection:

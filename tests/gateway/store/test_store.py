@@ -47,7 +47,7 @@ def reader(database: Database) -> StoreReader:
 
 
 async def key_for(accounts: AccountStore, account: str, name: str = "k") -> Key:
-    return await accounts.create_key(account, new_key(), name=name, scopes={"chat"}, models=["m"], expires=0)
+    return await accounts.create_key(account, new_key(), name=name, scopes={"chat"}, models=["m"])
 
 
 class TestMigrations:
@@ -148,6 +148,11 @@ class TestAccounts:
         other = await key_for(accounts, "default")
         assert [each.id for each in await accounts.keys("acme", "", 10)] == [key.id]
         assert [each.id for each in await accounts.keys("default", "", 10)] == [other.id]
+
+    async def test_a_key_lasts_from_its_creation(self, accounts: AccountStore) -> None:
+        key = await accounts.create_key("default", new_key(), name="k", scopes=[], models=None, lasts=60)
+        assert key.expires == key.created + 60
+        assert await accounts.key(key.id) == key
 
     async def test_a_rotated_key_hands_over_its_rights(self, accounts: AccountStore) -> None:
         key = await key_for(accounts, "default", "ci")
