@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.spoiled import changed, spoiled
+from support.spoiled import assert_events, changed, spoiled
 from support.upstream import USAGE, sse
 
 from gateway.openai.embeddings import decode_embed, encode_embeddings
@@ -84,9 +84,7 @@ def assert_finished_or_failed(feed: Callable[[Any, Any], None]) -> None:
 def assert_shown(chunks: Sequence[completion_pb2.CompletionChunk]) -> None:
     """The gateway makes JSON of these in either form."""
     stream = TextStreamEncoder(include_usage=True)
-    events = (stream.feed(chunks) + stream.close()).split(b"\n\n")
-    assert events[-2:] == [b"data: [DONE]", b""]
-    assert all(json.loads(event.removeprefix(b"data: "))["object"] == "text_completion" for event in events[:-2])
+    assert_events(stream.feed(chunks) + stream.close(), "text_completion")
     answer = TextFold()
     answer.feed(chunks)
     assert json.loads(answer.encode())["object"] == "text_completion"

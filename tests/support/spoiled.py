@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -76,13 +76,17 @@ def assert_sound(decoder: Any, feed: Callable[[Any, Any], None]) -> None:
     _assert_shown(chat_pb2.ChatResponse.FromString(response.SerializeToString()).chunks)
 
 
-def _assert_shown(chunks: Iterable[chat_pb2.ChatChunk]) -> None:
+def assert_events(sent: bytes, kind: str) -> None:
+    """These are a stream of this kind of object to its proper end."""
+    *events, done, rest = sent.split(b"\n\n")
+    assert (done, rest) == (b"data: [DONE]", b"")
+    assert all(json.loads(event.removeprefix(b"data: "))["object"] == kind for event in events)
+
+
+def _assert_shown(chunks: Sequence[chat_pb2.ChatChunk]) -> None:
     """The gateway makes JSON of these in either form."""
-    chunks = list(chunks)
     stream = ChatStreamEncoder(include_usage=True)
-    events = (stream.feed(chunks) + stream.close()).split(b"\n\n")
-    assert events[-2:] == [b"data: [DONE]", b""]
-    assert all(json.loads(event.removeprefix(b"data: "))["object"] == "chat.completion.chunk" for event in events[:-2])
+    assert_events(stream.feed(chunks) + stream.close(), "chat.completion.chunk")
     answer = ChatFold()
     answer.feed(chunks)
     found = json.loads(answer.encode())
