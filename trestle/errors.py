@@ -20,6 +20,7 @@ DOMAIN: Final = "trestle"
 # gRPC's own limit on metadata is 8 KB; half of it leaves room for everybody else's. The text travels twice: in the
 # details, and as the plain `grpc-message`, where a character may take nine bytes.
 MAX_STATUS_BYTES: Final = 3072
+MAX_DETAIL_BYTES: Final = 200
 MAX_TEXT_BYTES: Final = 900
 MAX_MESSAGE_CHARS: Final = 1000
 DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -176,7 +177,7 @@ class CallError(Exception):
     def to_status(self) -> bytes:
         """The serialized `google.rpc.Status` for the trailer `grpc-status-details-bin`, at most 3 KB."""
         metadata = {
-            name: str(value)[:256]
+            name: _cut(str(value))
             for name, value in (
                 ("code", self.code),
                 ("type", self.type),
@@ -194,7 +195,7 @@ class CallError(Exception):
         ]
         if self.param is not None and self.status == _C.INVALID_ARGUMENT:
             violation = error_details_pb2.BadRequest.FieldViolation(
-                field=self.param[:256], description=self.message[:256]
+                field=_cut(self.param), description=_cut(self.message)
             )
             details.append(error_details_pb2.BadRequest(field_violations=[violation]))
         if self.retry_after is not None:
@@ -210,7 +211,7 @@ class CallError(Exception):
         for detail in details:
             status.details.add().Pack(detail)
         encoded: bytes = status.SerializeToString()
-        while len(encoded) > MAX_STATUS_BYTES:  # four-byte characters, at worst
+        while len(encoded) > MAX_STATUS_BYTES and status.message:  # four-byte characters, at worst
             status.message = status.message[: len(status.message) // 2]
             encoded = status.SerializeToString()
         return encoded
@@ -258,6 +259,11 @@ def _revived(kind: type[CallError], fields: dict[str, Any]) -> CallError:
     error = kind(fields["reason"], fields["message"])
     vars(error).update(fields)
     return error
+
+
+def _cut(text: str) -> str:
+    """The beginning of it that is no longer than a detail may be, in bytes."""
+    return text.encode("utf-8", "replace")[:MAX_DETAIL_BYTES].decode("utf-8", "ignore")
 
 
 _OLDER: Final[Mapping[int, Reason]] = {

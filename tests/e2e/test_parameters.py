@@ -236,6 +236,16 @@ async def test_null_is_absent(family: str, families: Families, client: Client) -
     assert (told.status, told.ignored) == (200, [])
 
 
+@pytest.mark.parametrize("family", ["anthropic", "gemini"])
+@on_the_shared_loop
+async def test_a_name_longer_than_an_error_may_be(family: str, families: Families, client: Client) -> None:
+    """The client's own words in an error: what does not fit into a status is cut, and the worker goes on."""
+    told = await tell(families, client, family, {"🎉" * 5000: 1}, calls=0, x_trestle_strict="true")
+    assert told.status == 400
+    assert told.param is not None
+    assert set(told.param) == {"🎉"}
+
+
 # Beside what is known, at each level. Its numbers are of kinds that a decoder would write in another way.
 UNKNOWN: Final = '"z_@":1.0,"b":1,"a":1e400,"c":123456789012345678901234567890,"o":{"z":-0.0,"a":[1E5,1.50]}'
 BODY: Final = """{"model":"listed",@,"messages":[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -91,10 +93,15 @@ def test_whatever_it_says_it_fits(message: str, param: str, upstream: str) -> No
 
 @pytest.mark.parametrize("letter", ["a", "é", "漢", "🎉", "\n", "%"])
 def test_a_long_text_is_cut_and_still_readable(letter: str) -> None:
-    error = CallError(Reason.UPSTREAM_FAILED, letter * 5000, upstream=letter * 300, code=letter * 300)
+    names: dict[str, Any] = dict.fromkeys(("upstream", "code", "type", "param", "upstream_request_id"), letter * 300)
+    usage = chat_pb2.Usage(input_tokens=2**31, output_tokens=2**31, reasoning_tokens=2**31)
+    error = CallError(Reason.INVALID_REQUEST, letter * 5000, **names, retry_after=1.5, usage=usage)
     assert len(error.text.encode()) <= MAX_TEXT_BYTES
     assert len(error.to_status()) <= MAX_STATUS_BYTES
-    assert through(error).message.startswith(letter * 50)
+    there = through(error)
+    assert there.message.startswith(letter * 50)
+    assert (there.code or "").startswith(letter * 50)
+    assert (there.retry_after, there.usage) == (1.5, usage)
 
 
 @pytest.mark.parametrize("details", [None, b"", b"\xff\xff not a status"])
