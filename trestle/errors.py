@@ -7,6 +7,7 @@ codes are the numbers of `google.rpc.Code`, which are those of gRPC.
 from __future__ import annotations
 
 import enum
+import json
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,9 +18,11 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from trestle.v1 import chat_pb2
 
 DOMAIN: Final = "trestle"
-# gRPC's own limit on metadata is 8 KB; half of it leaves room for everybody else's. The text travels twice: in the
-# details, and as the plain `grpc-message`, where a character may take nine bytes.
-MAX_STATUS_BYTES: Final = 3072
+# gRPC's own limit on metadata is 8 KB, and binary values take four thirds of their size: this leaves 1 KB for what is
+# not ours. The text travels twice: in the details, and as the plain `grpc-message`, where a character may take nine
+# bytes.
+MAX_STATUS_BYTES: Final = 4608
+MAX_EXTRA_BYTES: Final = 1536
 MAX_DETAIL_BYTES: Final = 200
 MAX_TEXT_BYTES: Final = 900
 MAX_MESSAGE_CHARS: Final = 1000
@@ -114,6 +117,8 @@ class CallError(Exception):
     type: the error type that the upstream gave, if any.
     retry_after: seconds to wait before another try, when known.
     upstream, upstream_status, upstream_request_id: who failed and what it said.
+    extra: members of the upstream's error object beside those above, as JSON has them (Groq's `failed_generation`);
+    more than 1.5 KB do not travel: a text is cut, ending in "…", another member left out.
     usage: the tokens known to be used before the failure. attempts: how often the upstream was asked.
     status: the number of the gRPC status.
     """
@@ -130,6 +135,7 @@ class CallError(Exception):
         upstream: str | None = None,
         upstream_status: int | None = None,
         upstream_request_id: str | None = None,
+        extra: Mapping[str, Any] | None = None,
         usage: chat_pb2.Usage | None = None,
         attempts: int = 1,
         status: int | None = None,
@@ -144,6 +150,7 @@ class CallError(Exception):
         self.upstream = upstream
         self.upstream_status = upstream_status
         self.upstream_request_id = upstream_request_id
+        self.extra: Mapping[str, Any] = extra or {}
         self.usage = usage
         self.attempts = attempts
         self.status: int = STATUS[reason] if status is None else status
@@ -175,7 +182,7 @@ class CallError(Exception):
         return text
 
     def to_status(self) -> bytes:
-        """The serialized `google.rpc.Status` for the trailer `grpc-status-details-bin`, at most 3 KB."""
+        """The serialized `google.rpc.Status` for the trailer `grpc-status-details-bin`, at most 4.5 KB."""
         metadata = {
             name: _cut(str(value))
             for name, value in (
@@ -189,6 +196,9 @@ class CallError(Exception):
             )
             if value is not None
         }
+        extra = _fitting(self.extra)
+        if extra is not None:
+            metadata["extra_json"] = extra
         status = status_pb2.Status(code=self.status, message=self.message)
         details: list[message.Message] = [
             error_details_pb2.ErrorInfo(reason=self.reason.value, domain=DOMAIN, metadata=metadata)
@@ -249,6 +259,7 @@ class CallError(Exception):
             self.attempts = int(attempts) if attempts.isdecimal() else 1
             upstream_status = known.get("upstream_status", "")
             self.upstream_status = int(upstream_status) if upstream_status.isdecimal() else None
+            self.extra = _members(known.get("extra_json", "{}"))
         elif detail.Unpack(retry):
             self.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
         elif detail.Unpack(usage):
@@ -264,6 +275,40 @@ def _revived(kind: type[CallError], fields: dict[str, Any]) -> CallError:
 def _cut(text: str) -> str:
     """The beginning of it that is no longer than a detail may be, in bytes."""
     return text.encode("utf-8", "replace")[:MAX_DETAIL_BYTES].decode("utf-8", "ignore")
+
+
+def _fitting(extra: Mapping[str, Any]) -> str | None:
+    """The JSON object of these members, as far as it may be long; None where that is nothing."""
+    kept: list[str] = []
+    room = MAX_EXTRA_BYTES - 1
+    for name, value in extra.items():
+        member = _json(name, value)
+        while len(member.encode()) + 1 > room and isinstance(value, str) and len(value) > 2:
+            value = value[: len(value) // 2] + "…"
+            member = _json(name, value)
+        size = len(member.encode()) + 1
+        if member and size <= room:
+            kept.append(member)
+            room -= size
+    return f"{{{','.join(kept)}}}" if kept else None
+
+
+def _json(name: str, value: object) -> str:
+    """One member; empty for what is nested too deeply."""
+    try:
+        return json.dumps({name: value}, ensure_ascii=False, separators=(",", ":"))[1:-1]
+    except RecursionError:
+        return ""
+
+
+def _members(text: str) -> dict[str, Any]:
+    """The members of a JSON object; none of what is no object, or has halves of characters, which no encoder takes."""
+    try:
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 _OLDER: Final[Mapping[int, Reason]] = {

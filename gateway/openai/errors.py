@@ -121,7 +121,7 @@ def error_answer(error: CallError, *, final: bool = False) -> ErrorAnswer:
 
 
 def error_body(error: CallError) -> bytes:
-    """The error object: all four members, always (WIRE 1)."""
+    """The error object: all four members, always (WIRE 1), and what the upstream's said beside them."""
     status = http_status(error)
     kind = _TYPES.get(status, "api_error")
     message, code, param = error.message, error.code, error.param
@@ -135,7 +135,9 @@ def error_body(error: CallError) -> bytes:
         kind, param = "invalid_request_error", param or "model"
     elif code == "insufficient_quota":
         kind = "insufficient_quota"
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+    ours = {"message": message, "type": kind, "param": param, "code": code}
+    theirs = {name: value for name, value in error.extra.items() if name not in ours}
+    return msgspec.json.encode({"error": ours | theirs})
 
 
 def refusal(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> ErrorAnswer:

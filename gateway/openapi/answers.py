@@ -1,5 +1,5 @@
 """JSON Schemas of what the gateway answers: the members that are always meant the same. Vendors' members stand beside
-them, so no object is closed but the error. Pure data."""
+them, so no object is closed but the one around an error. Pure data."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             {
                 "error": {
                     **_object({"message": _TEXT, "type": _TEXT, "param": _or_null(_TEXT), "code": _or_null(_TEXT)}),
-                    "additionalProperties": False,
+                    "description": "Beside these, what the upstream's own error object says.",
                 }
             }
         ),

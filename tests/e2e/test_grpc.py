@@ -186,6 +186,21 @@ async def test_an_upstreams_error_with_its_details(worker: Any, first: ScriptedU
     assert unpack(status, error_details_pb2.RetryInfo).retry_delay.seconds == 3
 
 
+async def test_the_longest_error_that_there_is(worker: Any, first: ScriptedUpstream) -> None:
+    """gRPC's own limit on metadata, 8 KB, is one by chance from there on: so it is tried often."""
+    long = dict.fromkeys(("message", "type", "param", "code", "failed_generation"), "🎉" * 1000)
+    for _ in range(50):
+        first.will(Reply.json({"error": long}, 429, retry_after="3", x_request_id="r" * 5000))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            assert [response async for response in worker.Chat(ask(), timeout=PATIENCE)] == []
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        details = dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"]
+        assert isinstance(details, bytes)
+        info = unpack(status_pb2.Status.FromString(details), error_details_pb2.ErrorInfo)
+        assert info.reason == "UPSTREAM_RATE_LIMITED"
+        assert "🎉…" in info.metadata["extra_json"]
+
+
 class TestRetriesOfGrpc:
     """They are for workers that cannot begin; what a worker has tried itself it forbids them."""
 

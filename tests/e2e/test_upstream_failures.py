@@ -70,6 +70,18 @@ async def test_an_error_status(
 
 
 @both_ways
+async def test_what_the_error_says_beside_it_comes_too(
+    streamed: bool, client: Client, first: ScriptedUpstream
+) -> None:
+    """As Groq tells what its model wrote for a call: read by SDKs that try again with it."""
+    first.will(Reply.json(said(code="tool_use_failed", failed_generation='{"a":\n' * 1000, innererror={"n": [1]}), 400))
+    error = (await client.chat(ask(stream=streamed))).error("failed_generation", "innererror")
+    assert (error["code"], error["innererror"]) == ("tool_use_failed", {"n": [1]})
+    assert error["failed_generation"].startswith('{"a":\n{"a":\n')
+    assert error["failed_generation"].endswith("…")
+
+
+@both_ways
 async def test_our_credentials_refusal_shows_nothing_of_it(
     streamed: bool, client: Client, first: ScriptedUpstream
 ) -> None:

@@ -34,17 +34,17 @@ class Answer:
         assert self.headers["content-type"].startswith("application/json")
         return json.loads(self.body)
 
-    def error(self) -> dict[str, Any]:
-        """The error object, which has its four members and no other."""
+    def error(self, *beside: str) -> dict[str, Any]:
+        """The error object, which has its four members and no other but those of the upstream's own."""
         found: dict[str, Any] = self.json["error"]
-        assert_error_object(self.json)
+        assert_error_object(self.json, *beside)
         return found
 
 
-def assert_error_object(value: dict[str, Any]) -> None:
-    """The form that every error has, as a body and as an event."""
+def assert_error_object(value: dict[str, Any], *beside: str) -> None:
+    """The form that every error has, as a body and as an event. beside: names of the upstream's own members."""
     assert set(value) == {"error"}
-    assert set(value["error"]) == {"message", "type", "param", "code"}
+    assert set(value["error"]) == {"message", "type", "param", "code", *beside}
     schemas.assert_valid(value, schemas.ERROR)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from trestle.errors import (
     ANOTHER_MAY_HELP,
     DOMAIN,
+    MAX_EXTRA_BYTES,
     MAX_MESSAGE_CHARS,
     MAX_STATUS_BYTES,
     MAX_TEXT_BYTES,
@@ -54,9 +56,11 @@ def test_all_that_is_known_arrives() -> None:
             upstream="openai",
             upstream_status=400,
             upstream_request_id="req_1",
+            extra={"failed_generation": "maybe", "innererror": {"list": [1, 2.5, None, True, "漢"]}},
             usage=usage,
         )
     )
+    assert there.extra == {"failed_generation": "maybe", "innererror": {"list": [1, 2.5, None, True, "漢"]}}
     assert there.param == "messages[0].content"
     assert there.code == "context_length_exceeded"
     assert there.type == "invalid_request_error"
@@ -69,6 +73,7 @@ def test_what_is_not_known_is_absent() -> None:
     there = through(CallError(Reason.INTERNAL, "It failed."))
     assert (there.param, there.code, there.type, there.retry_after, there.usage) == (None,) * 5
     assert (there.upstream, there.upstream_status, there.upstream_request_id) == (None,) * 3
+    assert there.extra == {}
 
 
 def test_the_details_are_the_standard_ones() -> None:
@@ -94,14 +99,55 @@ def test_whatever_it_says_it_fits(message: str, param: str, upstream: str) -> No
 @pytest.mark.parametrize("letter", ["a", "é", "漢", "🎉", "\n", "%"])
 def test_a_long_text_is_cut_and_still_readable(letter: str) -> None:
     names: dict[str, Any] = dict.fromkeys(("upstream", "code", "type", "param", "upstream_request_id"), letter * 300)
+    extra = {"failed_generation": letter * 5000}
     usage = chat_pb2.Usage(input_tokens=2**31, output_tokens=2**31, reasoning_tokens=2**31)
-    error = CallError(Reason.INVALID_REQUEST, letter * 5000, **names, retry_after=1.5, usage=usage)
+    error = CallError(Reason.INVALID_REQUEST, letter * 5000, **names, extra=extra, retry_after=1.5, usage=usage)
     assert len(error.text.encode()) <= MAX_TEXT_BYTES
     assert len(error.to_status()) <= MAX_STATUS_BYTES
     there = through(error)
-    assert there.message.startswith(letter * 50)
+    assert there.message.startswith(letter * 200)
     assert (there.code or "").startswith(letter * 50)
+    assert there.extra["failed_generation"].startswith(letter * 50)
     assert (there.retry_after, there.usage) == (1.5, usage)
+
+
+class TestExtra:
+    """Members of the upstream's own error object, of which no more travels than metadata can hold."""
+
+    @pytest.mark.parametrize("letter", ["a", "é", "漢", "🎉", "\n", '"', "\x00"])
+    def test_a_long_text_is_cut(self, letter: str) -> None:
+        error = CallError(Reason.INVALID_REQUEST, letter * 5000, extra={"first": letter * 5000, "then": 1})
+        assert len(error.to_status()) <= MAX_STATUS_BYTES
+        there = through(error)
+        assert there.extra["first"].rstrip("…") == letter * (len(there.extra["first"]) - 1)
+        assert there.extra["first"].endswith("…")
+        assert len(there.message) > 100
+
+    def test_what_cannot_be_cut_is_left_out_and_the_rest_is_not(self) -> None:
+        nested: list[object] = []
+        for _ in range(100_000):
+            nested = [nested]
+        extra = {"list": list(range(2000)), "nested": nested, "n" * 2000: "text", "kept": [1], "text": "short"}
+        assert through(CallError(Reason.INVALID_REQUEST, "No.", extra=extra)).extra == {"kept": [1], "text": "short"}
+
+    @given(st.dictionaries(st.text(max_size=300), st.text(max_size=3000) | st.lists(st.integers(), max_size=500)))
+    def test_whatever_there_is(self, extra: dict[str, Any]) -> None:
+        error = CallError(Reason.INVALID_REQUEST, "No.", extra=extra)
+        assert len(error.to_status()) <= MAX_STATUS_BYTES
+        there = through(error)
+        assert there.message == "No."
+        for name, value in there.extra.items():
+            assert value == extra[name] or (value.endswith("…") and extra[name][:20].startswith(value[:-1][:20]))
+        if sum(len(json.dumps({name: value})) for name, value in extra.items()) < MAX_EXTRA_BYTES // 2:
+            assert there.extra == extra
+
+    @pytest.mark.parametrize("odd", ["", "[1]", "nope", "[" * 100_000, '{"a": "\\ud83d"}', '"text"', "null"])
+    def test_what_is_no_object_is_nothing(self, odd: str) -> None:
+        status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="No.")
+        info = error_details_pb2.ErrorInfo(reason="INVALID_REQUEST", domain=DOMAIN, metadata={"extra_json": odd})
+        status.details.add().Pack(info)
+        there = CallError.from_status(code_pb2.INVALID_ARGUMENT, "", status.SerializeToString())
+        assert (there.extra, there.reason) == ({}, Reason.INVALID_REQUEST)
 
 
 @pytest.mark.parametrize("details", [None, b"", b"\xff\xff not a status"])

@@ -94,8 +94,11 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
       upstream_status      HTTP status of its answer
       upstream_request_id  its own id of the request
       attempts             how often it was asked, when more than once
+      extra_json           an object: what the upstream's error says beside all that, Groq's "failed_generation" or
+                           Azure's "innererror"; up to 1.5 KB, beyond which a text is cut, ending in U+2026, and another
+                           member left out
 
-    Message and details together stay under 4 KB.
+    Message and details together stay under 5.5 KB, 7 KB as gRPC's own limit of 8 KB counts them.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0

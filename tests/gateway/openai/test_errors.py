@@ -168,3 +168,18 @@ def test_a_days_limit_is_not_worth_waiting_for() -> None:
     assert "x-should-retry" not in error_answer(minute).headers
     upstreams = CallError(Reason.UPSTREAM_RATE_LIMITED, "Spent.", code="insufficient_quota")
     assert "x-should-retry" not in error_answer(upstreams).headers
+
+
+def test_the_upstreams_own_members_stand_beside_ours_and_never_for_them() -> None:
+    extra = {"failed_generation": "a\nb", "code": "theirs", "message": "theirs", "innererror": {"code": 1}}
+    error = CallError(Reason.INVALID_REQUEST, "No.", code="tool_use_failed", extra=extra)
+    body = error_body(error)
+    assert b"\n" not in body
+    assert json.loads(body)["error"] == {
+        "message": "No.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "tool_use_failed",
+        "failed_generation": "a\nb",
+        "innererror": {"code": 1},
+    }

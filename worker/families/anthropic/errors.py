@@ -12,7 +12,7 @@ import msgspec
 from google.rpc import code_pb2
 
 from trestle.errors import CallError, Reason
-from worker.http_errors import detail_of, reason_of, request_id, retry_after
+from worker.http_errors import detail_of, keep_extra, reason_of, request_id, retry_after
 
 _TYPES: Final[Mapping[str, Reason]] = {
     "invalid_request_error": Reason.INVALID_REQUEST,
@@ -70,7 +70,7 @@ def decode_error(
 
 def error_from(body: bytes, status: int | None, upstream: str) -> CallError:
     """The error in a body or event. status: None inside an answer of status 200, where the error's type says all."""
-    kind, message, request = _fields(body)
+    kind, message, request, members = _fields(body)
     if status is None:
         reason = _TYPES.get(kind or "", Reason.UPSTREAM_FAILED)
     else:
@@ -93,7 +93,7 @@ def error_from(body: bytes, status: int | None, upstream: str) -> CallError:
         message = "The upstream refused the bridge's credential for it."
     elif reason is Reason.UPSTREAM_QUOTA:
         message = "The bridge's account with the upstream has no credit left."
-    return CallError(
+    error = CallError(
         reason,
         message,
         param=param,
@@ -104,6 +104,7 @@ def error_from(body: bytes, status: int | None, upstream: str) -> CallError:
         upstream_status=status,
         upstream_request_id=request,
     )
+    return keep_extra(error, members, ("type", "message"))
 
 
 def says_error(body: bytes) -> bool:
@@ -130,21 +131,22 @@ def _told_in_words(reason: Reason, message: str) -> tuple[Reason, str | None, st
     return reason, None, _PARAMS.get(field.group(1)) if field else None
 
 
-def _fields(body: bytes) -> tuple[str | None, str | None, str | None]:
-    """Type, message and request id of an error's body, `{"error": {"type", "message"}, "request_id"}`."""
+def _fields(body: bytes) -> tuple[str | None, str | None, str | None, dict[str, Any] | None]:
+    """Type, message and request id of an error's body, `{"error": {"type", "message"}, "request_id"}`, and the object
+    in `error`."""
     try:
         found: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, None, None
+        return None, None, None, None
     if not isinstance(found, dict):
-        return None, None, None
+        return None, None, None, None
     inner = found.get("error")
     if isinstance(inner, str):
-        return None, inner or None, _text(found.get("request_id"))
-    if not isinstance(inner, dict):
-        inner = found
+        return None, inner or None, _text(found.get("request_id")), None
+    members = inner if isinstance(inner, dict) else None
+    inner = found if members is None else members
     message = _text(inner.get("message")) or _text(inner.get("msg"))
-    return _text(inner.get("type")), message, _text(found.get("request_id"))
+    return _text(inner.get("type")), message, _text(found.get("request_id")), members
 
 
 def _text(value: object) -> str | None:

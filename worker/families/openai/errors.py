@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from trestle.errors import CallError, Reason
-from worker.http_errors import detail_of, reason_of, request_id, retry_after
+from worker.http_errors import detail_of, keep_extra, reason_of, request_id, retry_after
 
 # Codes and types by which vendors say what their status does not, or what they say inside an answer of status 200.
 _WORDS: Final[Mapping[str, Reason]] = {
@@ -42,6 +42,7 @@ _WORDS: Final[Mapping[str, Reason]] = {
 }
 # Of these, those that say more than the status of a refusal beside them.
 _OF_THE_REQUEST: Final = frozenset({Reason.CONTEXT_LENGTH_EXCEEDED, Reason.CONTENT_REJECTED})
+_MEMBERS: Final = frozenset({"message", "type", "param", "code"})
 _GROQS_CAPACITY: Final = 498
 _REFUSALS: Final = frozenset({400, 403, 404, 413, 422})
 _MINIMAX: Final[Mapping[int, Reason]] = {
@@ -117,7 +118,7 @@ def error_from(body: bytes, status: int | None, headers: Mapping[str, str], upst
         message, param, code, kind = "The upstream refused the bridge's credential for it.", None, None, None
         if reason is Reason.UPSTREAM_QUOTA:
             message = "The bridge's account with the upstream has no quota left."
-    return CallError(
+    error = CallError(
         reason,
         message,
         param=param,
@@ -127,6 +128,7 @@ def error_from(body: bytes, status: int | None, headers: Mapping[str, str], upst
         upstream_status=status,
         retry_after=said.wait,
     )
+    return keep_extra(error, said.members, _MEMBERS)
 
 
 def says_error(extra: bytes | Raw, whole: bool = False) -> bool:
@@ -179,6 +181,7 @@ class _Said(NamedTuple):
     status: str | None = None
     reason: Reason | None = None
     wait: float | None = None
+    members: dict[str, Any] | None = None
 
 
 def _said(body: bytes) -> _Said:
@@ -197,6 +200,7 @@ def _said(body: bytes) -> _Said:
         code = _text(found.get("code"))
         word = code if code is not None and " " not in code else None
         return _Said(inner or None, _text(found.get("error_type")), None, word)
+    members = inner if isinstance(inner, dict) and inner is not found else None
     if not isinstance(inner, dict):
         inner = found
     resp = found.get("base_resp")
@@ -222,6 +226,7 @@ def _said(body: bytes) -> _Said:
         status,
         Reason.CONTENT_REJECTED if flagged else None,
         _delay(inner.get("details")),
+        members,
     )
 
 

@@ -99,3 +99,11 @@ def test_a_body_that_is_not_theirs(found: bytes) -> None:
 def test_how_long_to_wait(headers: dict[str, str], wait: float | None) -> None:
     error = decode_error(429, headers, body("rate_limit_error"), "claude", now=lambda: NOON)
     assert error.retry_after == wait
+
+
+def test_what_an_error_says_beside_it_is_kept() -> None:
+    said = {"type": "invalid_request_error", "message": "No.", "details": {"error_visibility": "user_facing"}}
+    whole = json.dumps({"type": "error", "error": said, "request_id": "req_1"}).encode()
+    assert decode_error(400, {}, whole, "claude").extra == {"details": {"error_visibility": "user_facing"}}
+    assert decode_error(401, {}, whole, "claude").extra == {}
+    assert decode_error(400, {}, b'{"message": "No.", "details": 1}', "claude").extra == {}

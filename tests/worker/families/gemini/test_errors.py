@@ -165,3 +165,21 @@ def test_any_body(body: bytes, message: str | None) -> None:
     assert found.reason is Reason.INVALID_REQUEST
     assert (found.upstream, found.upstream_request_id) == ("google", "r")
     assert message is None or found.message == message
+
+
+def test_the_details_are_kept_without_our_project() -> None:
+    quota = {"@type": "x.QuotaFailure", "violations": [{"subject": "projects/our-own", "quotaId": "PerMinute"}]}
+    info = {"@type": "x.ErrorInfo", "metadata": {"consumer": "projects/12345", 'a "projects/b\\': "é\n"}}
+    kept = error(429, "Slow down.", "RESOURCE_EXHAUSTED", quota, info).extra
+    assert kept == {
+        "details": [
+            {"@type": "x.QuotaFailure", "violations": [{"subject": "projects/-", "quotaId": "PerMinute"}]},
+            {"@type": "x.ErrorInfo", "metadata": {"consumer": "projects/-", 'a "projects/-\\': "é\n"}},
+        ]
+    }
+    assert error(403, "No.", "PERMISSION_DENIED", info).extra == {}
+
+
+def test_details_too_deep_to_read_are_no_failure_of_ours() -> None:
+    deep = b'{"error": {"code": 429, "message": "Slow down.", "details": ' + b"[" * 900 + b"]" * 900 + b"}}"
+    assert FAMILY.decode_error(429, {}, deep, UPSTREAM).reason is Reason.UPSTREAM_RATE_LIMITED

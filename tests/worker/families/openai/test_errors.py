@@ -97,6 +97,39 @@ def test_other_forms(body: JSON, message: str) -> None:
     assert (error.reason, error.message) == (Reason.INVALID_REQUEST, message)
 
 
+GROQ = {"message": "No call.", "type": "invalid_request_error", "code": "tool_use_failed", "failed_generation": "maybe"}
+AZURE = {
+    "message": "Filtered.",
+    "type": None,
+    "param": "prompt",
+    "code": "content_filter",
+    "status": 400,
+    "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"hate": {"filtered": True}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "extra"),
+    [
+        ({"error": GROQ}, {"failed_generation": "maybe"}),
+        ({"error": AZURE}, {"status": 400, "innererror": AZURE["innererror"]}),
+        ([{"error": {"code": 400, "message": "No.", "status": "X", "details": []}}], {"status": "X", "details": []}),
+        ({"error": {"message": "No.", "metadata": None, "code": None}}, {}),
+        ({"error": "No.", "more": 1}, {}),
+        ({"message": "No.", "object": "error", "more": 1}, {}),
+        ({"errors": [{"code": 7003, "message": "No.", "more": 1}]}, {}),
+    ],
+)
+def test_what_an_error_says_beside_it_is_kept(body: JSON | list[JSON], extra: JSON) -> None:
+    """Groq: https://console.groq.com/docs/tool-use, Azure: its content filter's errors."""
+    assert refused(400, body).extra == extra
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_nothing_is_kept_of_a_refusal_of_our_credential(status: int) -> None:
+    assert refused(status, {"error": {"message": "No.", "key": "sk-our-own"}}).extra == {}
+
+
 class TestWait:
     GOOGLE = [{"error": {"code": 429, "message": "Slow down.", "details": [{"@type": "x"}, {"retryDelay": "34.5s"}]}}]
 
