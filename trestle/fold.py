@@ -1,21 +1,19 @@
 """Chunks to one answer: what the gateway answers a non-stream request with, and what a caller of `complete` gets.
 
-Pure, and free of everything but the contract. Extras fold so: the last value of a member wins; an array of objects
-with an `index` merges by index, where texts that come in pieces (`text`, `summary`, `data`, `arguments`, `thinking`)
-are concatenated; `annotations` are concatenated, and so is each array in a choice's `logprobs`.
+Pure, and free of everything but the contract. Extras fold as trestle/extras.py says, and each array in a choice's
+`logprobs` is concatenated.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
 
-from trestle.rawjson import join_array, join_object, split_array, split_object, value_of
+from trestle.extras import Extras
+from trestle.rawjson import join_array, join_object, split_object
 from trestle.v1 import chat_pb2, completion_pb2
-
-_IN_PIECES: Final = frozenset({"text", "summary", "data", "arguments", "thinking"})
 
 
 @dataclass(slots=True)
@@ -28,8 +26,8 @@ class FoldedCall:
     arguments: str = ""
     signature: str = ""
     sealed_by: str = ""
-    extra: dict[str, str] = field(default_factory=dict)
-    function_extra: dict[str, str] = field(default_factory=dict)
+    extra: Extras = field(default_factory=Extras)
+    function_extra: Extras = field(default_factory=Extras)
 
 
 @dataclass(slots=True)
@@ -56,10 +54,11 @@ class FoldedChoice:
     audio: chat_pb2.AudioDelta | None = None
     logprobs: chat_pb2.Logprobs | None = None
     finish: chat_pb2.Finish | None = None
-    extra: dict[str, str] = field(default_factory=dict)
-    delta_extra: dict[str, str] = field(default_factory=dict)
+    extra: Extras = field(default_factory=Extras)
+    delta_extra: Extras = field(default_factory=Extras)
     pieces: list[str] = field(default_factory=list, repr=False)
     own_logprobs: list[str] = field(default_factory=list, repr=False)
+    sounds: list[chat_pb2.AudioDelta] = field(default_factory=list, repr=False)
 
 
 class AnswerFold:
@@ -72,7 +71,7 @@ class AnswerFold:
         self.started: chat_pb2.Started | None = None
         self.choices: dict[int, FoldedChoice] = {}
         self.usage: chat_pb2.Usage | None = None
-        self.extra: dict[str, str] = {}
+        self.extra = Extras()
 
     def feed(self, chunks: Iterable[chat_pb2.ChatChunk]) -> None:
         """Takes the next chunks."""
@@ -87,20 +86,23 @@ class AnswerFold:
             else:
                 self._take(chunk, event)
             if chunk.answer_extra_json:
-                merge(self.extra, chunk.answer_extra_json)
+                self.extra.feed(chunk.answer_extra_json)
             if chunk.choice_extra_json:
                 _fold_extra(self._choice(chunk.choice), chunk.choice_extra_json)
             if chunk.delta_extra_json:
-                merge(self._choice(chunk.choice).delta_extra, chunk.delta_extra_json)
+                self._choice(chunk.choice).delta_extra.feed(chunk.delta_extra_json)
 
     def close(self) -> None:
-        """The stream has ended well: the texts are made whole, and the logprobs in a vendor's own form."""
+        """The stream has ended well: texts and sound are made whole, and the logprobs in a vendor's own form."""
         for choice in self.choices.values():
             if choice.pieces:
                 choice.text = "".join(choice.pieces)
                 choice.pieces.clear()
+            if choice.sounds:
+                choice.audio = _audio(choice.sounds)
+                choice.sounds.clear()
             if choice.own_logprobs:
-                choice.extra["logprobs"] = _join_logprobs(choice.own_logprobs)
+                choice.extra.put("logprobs", _join_logprobs(choice.own_logprobs))
                 choice.own_logprobs.clear()
 
     @property
@@ -133,7 +135,7 @@ class AnswerFold:
         elif event == "tool_call":
             _fold_call(choice, chunk.tool_call)
         elif event == "audio":
-            _fold_audio(choice, chunk.audio)
+            choice.sounds.append(chunk.audio)
         if chunk.HasField("logprobs"):
             if choice.own_logprobs:
                 choice.own_logprobs.append(_logprobs_json(chunk.logprobs))
@@ -150,9 +152,10 @@ class FoldedText:
 
     text: str = ""
     finish: chat_pb2.Finish | None = None
-    logprobs: dict[str, str] = field(default_factory=dict)
-    extra: dict[str, str] = field(default_factory=dict)
+    logprobs: Mapping[str, str] = field(default_factory=dict)
+    extra: Extras = field(default_factory=Extras)
     pieces: list[str] = field(default_factory=list, repr=False)
+    own_logprobs: dict[str, list[str]] = field(default_factory=dict, repr=False)
 
 
 class TextFold:
@@ -162,14 +165,14 @@ class TextFold:
         self.started: chat_pb2.Started | None = None
         self.choices: dict[int, FoldedText] = {}
         self.usage: chat_pb2.Usage | None = None
-        self.extra: dict[str, str] = {}
+        self.extra = Extras()
 
     def feed(self, chunks: Iterable[completion_pb2.CompletionChunk]) -> None:
         """Takes the next chunks."""
         for chunk in chunks:
             event = chunk.WhichOneof("event")
             if chunk.answer_extra_json:
-                merge(self.extra, chunk.answer_extra_json)
+                self.extra.feed(chunk.answer_extra_json)
             if event == "started":
                 self.started = chunk.started
             elif event == "usage":
@@ -178,10 +181,11 @@ class TextFold:
                 self._take(chunk, event)
 
     def close(self) -> None:
-        """The stream has ended well: the texts are made whole."""
+        """The stream has ended well: the texts and their logprobs are made whole."""
         for choice in self.choices.values():
             choice.text += "".join(choice.pieces)
             choice.pieces.clear()
+            choice.logprobs = _joined(choice.own_logprobs)
 
     @property
     def whole(self) -> bool:
@@ -198,28 +202,17 @@ class TextFold:
         elif event == "text":
             choice.pieces.append(chunk.text)
         if chunk.logprobs_json:
-            _fold_logprobs(choice.logprobs, chunk.logprobs_json)
+            with suppress(ValueError, RecursionError):
+                _gather(choice.own_logprobs, split_object(chunk.logprobs_json.decode("utf-8")))
         if chunk.choice_extra_json:
-            merge(choice.extra, chunk.choice_extra_json)
-
-
-def _fold_logprobs(into: dict[str, str], logprobs_json: bytes) -> None:
-    """Arrays go on, one piece after the other; of all else the last one counts."""
-    try:
-        members = split_object(logprobs_json.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return
-    for name, value in members.items():
-        before = into.get(name, "")
-        arrays = before[:1] == value[:1] == "["
-        into[name] = join_array(split_array(before) + split_array(value)) if arrays else value
+            choice.extra.feed(chunk.choice_extra_json)
 
 
 def _fold_extra(choice: FoldedChoice, extra_json: bytes) -> None:
     """Logprobs in a vendor's own form are gathered, to be joined once; those in OpenAI's before them become such."""
-    merge(choice.extra, extra_json)
-    own = choice.extra.pop("logprobs", "null")
-    if own == "null":
+    choice.extra.feed(extra_json)
+    own = choice.extra.take("logprobs")
+    if own in (None, "null"):
         return
     if choice.logprobs is not None:
         choice.own_logprobs.append(_logprobs_json(choice.logprobs))
@@ -228,20 +221,28 @@ def _fold_extra(choice: FoldedChoice, extra_json: bytes) -> None:
 
 
 def _join_logprobs(pieces: list[str]) -> str:
-    """Arrays go on, one piece after the other; of all else the last that says something counts."""
     if len(pieces) == 1:
         return pieces[0]
     found: dict[str, list[str]] = {}
     for piece in pieces:
         if piece[:1] != "{":
             return pieces[-1]
-        for name, value in split_object(piece).items():
-            before = found.get(name)
-            if before is not None and before[0][:1] == value[:1] == "[":
-                before.append(value)
-            elif before is None or value != "null":
-                found[name] = [value]
-    return join_object({name: _join_arrays(values) if values[1:] else values[0] for name, values in found.items()})
+        _gather(found, split_object(piece))
+    return join_object(_joined(found))
+
+
+def _gather(found: dict[str, list[str]], members: Mapping[str, str]) -> None:
+    """Arrays go on, one piece after the other; of all else the last that says something counts."""
+    for name, value in members.items():
+        before = found.get(name)
+        if before is not None and before[0][:1] == value[:1] == "[":
+            before.append(value)
+        elif before is None or value != "null":
+            found[name] = [value]
+
+
+def _joined(found: Mapping[str, list[str]]) -> dict[str, str]:
+    return {name: _join_arrays(values) if values[1:] else values[0] for name, values in found.items()}
 
 
 def _join_arrays(arrays: list[str]) -> str:
@@ -280,60 +281,16 @@ def _fold_call(choice: FoldedChoice, delta: chat_pb2.ToolCallDelta) -> None:
     if delta.signature:
         call.signature, call.sealed_by = delta.signature, delta.sealed_by
     if delta.extra_json:
-        merge(call.extra, delta.extra_json)
+        call.extra.feed(delta.extra_json)
     if delta.function_extra_json:
-        merge(call.function_extra, delta.function_extra_json)
+        call.function_extra.feed(delta.function_extra_json)
 
 
-def _fold_audio(choice: FoldedChoice, delta: chat_pb2.AudioDelta) -> None:
-    if choice.audio is None:
-        choice.audio = chat_pb2.AudioDelta()
-    audio = choice.audio
-    audio.id = delta.id or audio.id
-    audio.data += delta.data
-    audio.transcript += delta.transcript
-    audio.expires_at = delta.expires_at or audio.expires_at
-
-
-def merge(into: dict[str, str], extra_json: bytes) -> None:
-    """Folds one `extra_json` into the members so far. One that is not a JSON object is passed over: nothing of ours
-    writes such, and an answer is worth more than a vendor's note on it."""
-    try:
-        members = split_object(extra_json.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return
-    for name, value in members.items():
-        if name == "annotations" and value == "null":
-            continue  # some vendors' word for none, and nothing to take away what came before
-        before = into.get(name)
-        into[name] = value if before is None or value[:1] != "[" else _merge_arrays(name, before, value)
-
-
-def _merge_arrays(name: str, before: str, after: str) -> str:
-    if before[:1] != "[":
-        return after
-    old, new = split_array(before), split_array(after)
-    if name == "annotations":
-        return join_array(old + new)
-    if not old or not new:
-        return after if new else before
-    by_index: dict[str, dict[str, str]] = {}
-    for item in (*old, *new):
-        if item[:1] != "{":
-            return after
-        members = split_object(item)
-        index = members.get("index")
-        if index is None:
-            return after
-        known = by_index.setdefault(index, {})
-        _merge_item(known, members)
-    return join_array([join_object(each) for each in by_index.values()])
-
-
-def _merge_item(known: dict[str, str], members: Mapping[str, str]) -> None:
-    for name, value in members.items():
-        before = known.get(name)
-        if name in _IN_PIECES and before is not None and before[:1] == '"' and value[:1] == '"':
-            known[name] = json.dumps(value_of(before) + value_of(value))  # ASCII: halves of a pair may come apart
-        elif value != "null" or before is None:
-            known[name] = value
+def _audio(pieces: list[chat_pb2.AudioDelta]) -> chat_pb2.AudioDelta:
+    """All of it; of the id and the time the last that was said."""
+    return chat_pb2.AudioDelta(
+        id=next((each.id for each in reversed(pieces) if each.id), ""),
+        data="".join(each.data for each in pieces),
+        transcript="".join(each.transcript for each in pieces),
+        expires_at=next((each.expires_at for each in reversed(pieces) if each.expires_at), 0),
+    )

@@ -1,4 +1,4 @@
-"""Chunks folded to one answer: every arm of the contract, and extras merged by their rules."""
+"""Chunks folded to one answer: every arm of the contract."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trestle.fold import AnswerFold, merge
-from trestle.rawjson import join_object
+from trestle.fold import AnswerFold
 from trestle.v1 import chat_pb2
 
 Chunk = chat_pb2.ChatChunk
@@ -173,67 +172,10 @@ def test_extras_stay_at_their_level() -> None:
         call(0, "", extra_json=b'{"e":2}'),
     )
     assert answer.extra == {"a": "1.0"}
-    assert (answer.choices[0].extra, answer.choices[1].extra) == ({"c": "1"}, {"c": "2"})
+    assert (dict(answer.choices[0].extra), dict(answer.choices[1].extra)) == ({"c": "1"}, {"c": "2"})
     assert answer.choices[0].delta_extra == {"d": "[]"}
     folded = answer.choices[0].calls[0]
-    assert (folded.extra, folded.function_extra) == ({"e": "2"}, {"g": "2"})
-
-
-MERGES: dict[str, tuple[list[str], str]] = {
-    "the last wins": (['{"a":1,"b":2}', '{"a":3}'], '{"a":3,"b":2}'),
-    "numbers as written": (['{"a":1.0}', '{"b":12345678901234567890}'], '{"a":1.0,"b":12345678901234567890}'),
-    "objects are replaced": (['{"a":{"x":1}}', '{"a":{"y":2}}'], '{"a":{"y":2}}'),
-    "annotations are concatenated": (['{"annotations":[1]}', '{"annotations":[2]}'], '{"annotations":[1,2]}'),
-    "annotations of null are none": (
-        ['{"annotations":null}', '{"annotations":[1]}', '{"annotations":null}'],
-        '{"annotations":[1]}',
-    ),
-    "arrays are replaced": (['{"a":[1]}', '{"a":[2]}'], '{"a":[2]}'),
-    "an empty array takes nothing away": (['{"a":[1]}', '{"a":[]}'], '{"a":[1]}'),
-    "null takes away": (['{"a":[1]}', '{"a":null}'], '{"a":null}'),
-    "by index, texts in pieces": (
-        [
-            '{"details":[{"index":0,"type":"t","text":"He"},{"index":1,"text":"a"}]}',
-            '{"details":[{"index":0,"text":"llo","signature":null}]}',
-            '{"details":[{"index":0,"signature":"s","id":1},{"index":2}]}',
-        ],
-        '{"details":[{"index":0,"type":"t","text":"Hello","signature":"s","id":1},{"index":1,"text":"a"},{"index":2}]}',
-    ),
-    "null does not unsay a member": (
-        ['{"d":[{"index":0,"id":"x"}]}', '{"d":[{"index":0,"id":null}]}'],
-        '{"d":[{"index":0,"id":"x"}]}',
-    ),
-    "no index, no merge": (['{"d":[{"text":"a"}]}', '{"d":[{"text":"b"}]}'], '{"d":[{"text":"b"}]}'),
-    "not only objects": (['{"d":[{"index":0}]}', '{"d":[1]}'], '{"d":[1]}'),
-    "escapes survive": (
-        ['{"d":[{"index":0,"text":"a\\n\\ud83c\\udf89"}]}', '{"d":[{"index":0,"text":"\\"é"}]}'],
-        '{"d":[{"index":0,"text":"a\\n🎉\\"é"}]}',
-    ),
-    "a pair of surrogates in two pieces": (
-        ['{"d":[{"index":0,"text":"\\ud83c"}]}', '{"d":[{"index":0,"text":"\\udf89"}]}'],
-        '{"d":[{"index":0,"text":"🎉"}]}',
-    ),
-    "a half that stays alone": (
-        ['{"d":[{"index":0,"\\ud83c":0,"text":"\\ud83c"}]}', '{"d":[{"index":0,"text":"a"}]}'],
-        '{"d":[{"index":0,"\\ud83c":0,"text":"\\ud83ca"}]}',
-    ),
-    "blanks": (['{ "a" : [ {"index" : 0, "text" : "a"} ] }', '\n{}\t'], '{"a":[{"index":0,"text":"a"}]}'),
-    "what is no object is passed over": (['{"a":1}', "[1]", "{", "", "nul"], '{"a":1}'),
-}
-
-
-@pytest.mark.parametrize(("extras", "merged"), MERGES.values(), ids=MERGES.keys())
-def test_merge(extras: list[str], merged: str) -> None:
-    into: dict[str, str] = {}
-    for extra in extras:
-        merge(into, extra.encode())
-    assert json.loads(join_object(into).encode(), parse_float=str) == json.loads(merged, parse_float=str)
-
-
-def test_merge_survives_an_abyss() -> None:
-    into = {"a": "1"}
-    merge(into, b'{"b":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
-    assert into == {"a": "1"}
+    assert (dict(folded.extra), dict(folded.function_extra)) == ({"e": "2"}, {"g": "2"})
 
 
 @given(text=st.text(), cuts=st.lists(st.integers(0, 50), max_size=5))

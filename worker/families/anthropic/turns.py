@@ -44,16 +44,17 @@ class _CallIds:
 
     def __init__(self) -> None:
         self._used: set[str] = set()
+        self._times: dict[str, int] = {}  # how often an id was wanted
         self._waiting: dict[str, list[str]] = {}  # by the client's id, or by a legacy function's name: not answered yet
         self._answered: dict[str, str] = {}
 
     def call(self, client_id: str, name: str) -> str:
         """The id for a call; `client_id` is empty for a legacy function call."""
         wanted = _UNSAFE.sub("_", client_id) or f"call_{len(self._used)}"
-        given, again = wanted, 1
+        given = wanted
         while given in self._used:
-            again += 1
-            given = f"{wanted}_{again}"
+            self._times[wanted] = self._times.get(wanted, 1) + 1
+            given = f"{wanted}_{self._times[wanted]}"
         self._used.add(given)
         self._waiting.setdefault(client_id or f"function {name}", []).append(given)
         return given

@@ -7,7 +7,7 @@ none once their results have come.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -105,16 +105,17 @@ def _chosen(choice: chat_pb2.ToolChoice, offers: Sequence[Offer], heard: Heard, 
     arm = choice.WhichOneof("choice")
     mode = choice.mode
     if arm == "function":
-        return [_named(choice.function, offers, where)]
+        return [_named(choice.function, _by_name(offers), where)]
     if arm == "other_json":
         kind = type_of(choice.other_json)
         if kind == '"custom"':
             custom = _decoded(choice.other_json, _Tool, where).custom
-            return [_named(custom.name if custom else "", offers, where)]
+            return [_named(custom.name if custom else "", _by_name(offers), where)]
         if kind != '"allowed_tools"':
             raise CallError(Reason.UNSUPPORTED, f"The echo family has no choice of type {kind}.", param=f"{where}.type")
         allowed = _decoded(choice.other_json, _AllowedTools, where).allowed_tools
-        offers = [_named(_name(tool), offers, f"{where}.allowed_tools") for tool in allowed.tools]
+        known = _by_name(offers)
+        offers = [_named(_name(tool), known, f"{where}.allowed_tools") for tool in allowed.tools]
         mode = chat_pb2.TOOL_MODE_REQUIRED if allowed.mode == "required" else chat_pb2.TOOL_MODE_AUTO
     if mode == chat_pb2.TOOL_MODE_NONE:
         return ()
@@ -130,10 +131,15 @@ def _mentions(text: str, name: str) -> bool:
     return name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
-def _named(name: str, offers: Sequence[Offer], where: str) -> Offer:
-    for offer in offers:
-        if offer.name == name:
-            return offer
+def _by_name(offers: Sequence[Offer]) -> Mapping[str, Offer]:
+    """The first of each name."""
+    return {offer.name: offer for offer in reversed(offers)}
+
+
+def _named(name: str, offers: Mapping[str, Offer], where: str) -> Offer:
+    found = offers.get(name)
+    if found is not None:
+        return found
     message = f"Invalid value for '{where}': there is no tool named '{name}'."
     raise CallError(Reason.INVALID_REQUEST, message, param=where)
 

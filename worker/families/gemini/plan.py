@@ -106,11 +106,12 @@ def _plan_own(extra_json: bytes, plan: Plan) -> None:
         if inner is not None and bytes(inner)[:1] == b"{":
             del extra[where]
             extra |= object_of(inner, where)
+    asked = frozenset(asking(extra))
     for name, value in extra.items():
         if camel(name) in OWN:
             if bytes(value) != b"null":
                 plan.own[camel(name)] = value
-        elif name in asking(extra):
+        elif name in asked:
             plan.ignored.append(name)
     plan.config = _members(plan.own, "generationConfig")
     plan.tool_config = _members(plan.own, "toolConfig")

@@ -161,7 +161,7 @@ def _choice(request: chat_pb2.ChatRequest) -> Object:
     names = _allowed(allowed, f"{where}.allowed_tools.tools")
     if text_of(allowed.get("mode")) == "required":
         return {"mode": "ANY", "allowedFunctionNames": names}
-    return {"mode": "AUTO", "only": names}
+    return {"mode": "AUTO", "only": frozenset(names)}
 
 
 def _allowed(allowed: Mapping[str, Any], where: str) -> list[str]:

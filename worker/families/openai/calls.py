@@ -29,6 +29,9 @@ class Calls:
         self._early: dict[int, _Early] = {}  # what came of calls before their names
         self._place: dict[int, int] = {}  # of those that were told, their index
         self._moved: dict[int, int] = {}  # a vendor's index to ours, where it names another call by now
+        self._ids: dict[str, int] = {}  # a vendor's id to the highest index of its calls, told or not
+        self._told: set[str] = set()  # the vendor's ids of those that were told
+        self._highest: int | None = None  # index, of those that were told or came without a name
 
     def delta(self, piece: wire.ToolCallPiece, position: int) -> chat_pb2.ToolCallDelta | None:
         """The fragment in the contract's terms; None while the call's name is not known."""
@@ -43,6 +46,7 @@ class Calls:
                             raise _too_many()
                         early = self._early[index] = _Early()
                     early.add(piece)
+                    self._note(index, early.id)
                 return None
             if early is not None:
                 del self._early[index]
@@ -96,13 +100,20 @@ class Calls:
         have one id for all."""
         made = f"call_{secrets.token_hex(12)}"
         delta = chat_pb2.ToolCallDelta(index=len(self._place))
-        delta.id = made if not id_ or id_ in self.seen.values() else id_
+        delta.id = made if not id_ or id_ in self._told else id_
         self.seen[index] = id_ or made
+        self._told.add(self.seen[index])
         self._place[index] = delta.index
+        self._note(index, id_)
         return delta
 
+    def _note(self, index: int, id_: str | None) -> None:
+        self._highest = max(index, self._last(index))
+        if id_:
+            self._ids[id_] = max(index, self._ids.get(id_, index))
+
     def _last(self, default: int) -> int:
-        return max((*self.seen, *self._early), default=default)
+        return default if self._highest is None else self._highest
 
     def _index(self, piece: wire.ToolCallPiece, position: int) -> int:
         named = piece.function is not None and bool(piece.function.name)
@@ -110,9 +121,7 @@ class Calls:
         if piece.index is not None and numbered:
             index = self._moved.get(piece.index, piece.index)
         elif piece.id:
-            known = [index for index, id_ in self.seen.items() if id_ == piece.id]
-            known += [index for index, early in self._early.items() if early.id == piece.id]
-            index = max(known, default=self._last(-1) + 1)
+            index = self._ids.get(piece.id, self._last(-1) + 1)
         elif named:
             index = self._last(-1) + (self._last(-1) not in self._early)
         else:
