@@ -62,12 +62,7 @@ def decode_embed(body: bytes) -> EmbedAsk:
 def encode_embeddings(response: embedding_pb2.EmbedResponse, ask: EmbedAsk) -> bytes:
     """The body of a 200."""
     usage = response.usage
-    data = [
-        render.extend(
-            {"object": "embedding", "index": i, "embedding": _vector(each, ask.base64)}, each.extra_json
-        )
-        for i, each in enumerate(response.embeddings)
-    ]
+    data = [_entry(i, each, ask.base64) for i, each in enumerate(response.embeddings)]
     counts: Object = {
         "prompt_tokens": usage.input_tokens,
         "total_tokens": usage.total_tokens or usage.input_tokens + usage.output_tokens,
@@ -81,6 +76,13 @@ def encode_embeddings(response: embedding_pb2.EmbedResponse, ask: EmbedAsk) -> b
         "usage": render.extend(counts, usage.extra_json),
     }
     return msgspec.json.encode(render.extend(out, response.extra_json))
+
+
+def _entry(index: int, embedding: embedding_pb2.Embedding, as_base64: bool) -> Object:
+    entry: Object = {"object": "embedding", "index": index}
+    if embedding.WhichOneof("value") is not None:
+        entry["embedding"] = _vector(embedding, as_base64)
+    return render.extend(entry, embedding.extra_json)
 
 
 def _vector(embedding: embedding_pb2.Embedding, as_base64: bool) -> Any:

@@ -190,20 +190,20 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "model": _TEXT,
             "data": _array(
                 _object(
-                    {
-                        "object": {"const": "embedding"},
-                        "index": _COUNT,
-                        "embedding": {
-                            "anyOf": [
-                                _array({"type": "number"}),
-                                {
-                                    "type": "string",
-                                    "description": "Where `base64` was asked for, numbers of 32 bits in it, the low "
-                                    "byte first; else the upstream's string as it came.",
-                                },
-                            ]
-                        },
-                    }
+                    {"object": {"const": "embedding"}, "index": _COUNT},
+                    embedding={
+                        "anyOf": [
+                            _array({"type": ["number", "array", "null"]}),
+                            _ANY_OBJECT,
+                            {
+                                "type": "string",
+                                "description": "Where `base64` was asked for, numbers of 32 bits in it, the low "
+                                "byte first; else the upstream's string as it came.",
+                            },
+                        ],
+                        "description": "Numbers, or what else the upstream has: a vector for each token, vectors by "
+                        "type. Where it has another name, it stands beside.",
+                    },
                 )
             ),
             "usage": _object({"prompt_tokens": _COUNT, "total_tokens": _COUNT}, estimated={"const": True}),

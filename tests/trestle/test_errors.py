@@ -150,6 +150,12 @@ class TestExtra:
         assert (there.extra, there.reason) == ({}, Reason.INVALID_REQUEST)
 
 
+def test_an_id_that_is_no_text_arrives_without_what_is_none() -> None:
+    """As a header's bytes are read that are not UTF-8."""
+    there = through(CallError(Reason.UPSTREAM_FAILED, "No.", upstream_request_id="a\udcffb"))
+    assert (there.reason, there.upstream_request_id) == (Reason.UPSTREAM_FAILED, "a?b")
+
+
 @pytest.mark.parametrize("details", [None, b"", b"\xff\xff not a status"])
 def test_a_status_without_our_details_has_no_reason(details: bytes | None) -> None:
     there = CallError.from_status(code_pb2.UNAVAILABLE, "connection refused", details)

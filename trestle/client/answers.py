@@ -187,10 +187,11 @@ def _vector(embedding: embedding_pb2.Embedding) -> list[float]:
     if embedding.WhichOneof("value") == "values_json":
         values: list[float] = json.loads(embedding.values_json)
         return values
-    if embedding.WhichOneof("value") == "other_json":
+    if embedding.WhichOneof("value") != "float32_le":
+        where = embedding.WhichOneof("value") or "extra_json"
         raise UpstreamFailed(
             Reason.UPSTREAM_PROTOCOL,
-            "The upstream sent vectors in an encoding of its own: response.embeddings[].other_json holds them.",
+            f"The upstream sent vectors in an encoding of its own: response.embeddings[].{where} holds them.",
         )
     numbers = array("f", embedding.float32_le)
     if sys.byteorder == "big":

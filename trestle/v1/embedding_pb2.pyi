@@ -174,7 +174,9 @@ class Embedding(_message.Message):
     values_json: _builtins.bytes
     """The upstream's array, verbatim, where float32 would change it."""
     other_json: _builtins.bytes
-    """The upstream's string, verbatim, where base64 of float32 was not asked for: who asked knows what it encodes."""
+    """The upstream's string, verbatim, where base64 of float32 was not asked for: who asked knows what it encodes. Or
+    its object, of several types at once.
+    """
     extra_json: _builtins.bytes
     """Members of the upstream's entry that this message does not name."""
     def __init__(

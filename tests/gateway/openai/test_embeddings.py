@@ -106,6 +106,15 @@ def test_what_base64_of_32_bits_cannot_hold_goes_on_as_it_came(values: Any) -> N
     assert told(embedding, form="base64")["data"][0]["embedding"] == values
 
 
+@pytest.mark.parametrize("form", [None, "float", "base64"])
+def test_vectors_of_another_form_or_name_go_on_as_they_came(form: str | None) -> None:
+    both, named = told(
+        Embedding(other_json=b'{"float":[1.0]}'), Embedding(extra_json=b'{"embeddings":[[1.0]]}'), form=form
+    )["data"]
+    assert both == {"object": "embedding", "index": 0, "embedding": {"float": [1.0]}}
+    assert named == {"object": "embedding", "index": 1, "embeddings": [[1.0]]}
+
+
 def test_half_a_number_at_the_end_is_left_out() -> None:
     assert told(Embedding(float32_le=PACKED + b"\0"))["data"][0]["embedding"] == [0.5, -2.0]
 

@@ -102,8 +102,17 @@ def test_vectors_of_either_form() -> None:
     assert Embeddings(response).vectors == [[0.5, -1.0], [0.1, 2]]
 
 
-def test_vectors_in_a_form_that_only_the_upstream_knows_are_not_made_up() -> None:
-    response = embedding_pb2.EmbedResponse(embeddings=[embedding_pb2.Embedding(other_json=b'"gP0ABQ=="')])
-    with pytest.raises(UpstreamFailed, match="other_json") as raised:
+@pytest.mark.parametrize(
+    ("found", "where"),
+    [
+        (embedding_pb2.Embedding(other_json=b'"gP0ABQ=="'), "other_json"),
+        (embedding_pb2.Embedding(extra_json=b'{"embeddings":[[1.0]]}'), "extra_json"),
+    ],
+)
+def test_vectors_in_a_form_that_only_the_upstream_knows_are_not_made_up(
+    found: embedding_pb2.Embedding, where: str
+) -> None:
+    response = embedding_pb2.EmbedResponse(embeddings=[found])
+    with pytest.raises(UpstreamFailed, match=where) as raised:
         _ = Embeddings(response).vectors
     assert raised.value.reason is Reason.UPSTREAM_PROTOCOL

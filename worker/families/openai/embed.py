@@ -47,9 +47,10 @@ def decode_embed(body: bytes, request: embedding_pb2.EmbedRequest) -> embedding_
     packed = _form_of(request) == "base64"
     for at in range(len(entries)):
         entry, out = entries[at], response.embeddings.add()
-        _value(bytes(entry.embedding), packed, out)
         if entry.extra is not NOTHING:
             out.extra_json = bytes(entry.extra)
+        if entry.embedding is not NOTHING or not out.extra_json:  # where it has another name, it is among the extras
+            _value(bytes(entry.embedding), packed, out)
     usage = _usage(found.usage) if found.usage is not None else None
     response.usage.CopyFrom(usage or chat_pb2.Usage(input_tokens=_estimate(request), estimated=True))
     if found.extra is not NOTHING:
@@ -64,6 +65,9 @@ def _form_of(request: embedding_pb2.EmbedRequest) -> str:
 def _value(raw: bytes, packed: bool, out: embedding_pb2.Embedding) -> None:
     if raw[:1] == b"[":
         out.values_json = raw
+        return
+    if raw[:1] == b"{":  # of several types at once, by type
+        out.other_json = raw
         return
     try:
         text = msgspec.json.decode(raw, type=str)

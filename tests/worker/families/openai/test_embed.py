@@ -124,6 +124,19 @@ def test_bytes_that_cannot_be_numbers_of_32_bits_are_none() -> None:
     assert found == embedding_pb2.Embedding(other_json=b'"gP0ABRF/"')
 
 
+@pytest.mark.parametrize("form", ["", "base64"])
+def test_vectors_of_several_types_at_once_go_on_as_they_came(form: str) -> None:
+    """Jina's, where `embedding_type` is a list."""
+    (found,) = decoded([{"embedding": {"float": [1.0], "ubinary": [7]}}], form=form).embeddings
+    assert found == embedding_pb2.Embedding(other_json=b'{"float": [1.0], "ubinary": [7]}')
+
+
+def test_vectors_under_another_name_are_kept() -> None:
+    """Jina's `return_multivector`."""
+    (found,) = decoded([{"index": 0, "embeddings": [[1.0], [2.0]]}]).embeddings
+    assert found == embedding_pb2.Embedding(extra_json=b'{"embeddings":[[1.0], [2.0]]}')
+
+
 def test_a_string_that_is_no_base64_where_it_was_asked_for() -> None:
     with pytest.raises(CallError) as raised:
         decoded([{"embedding": "not base64!"}], form="base64")
@@ -145,7 +158,8 @@ def test_usage_that_nobody_told_is_estimated() -> None:
         b'{"data":[]}',
         b'{"data":[{"embedding":[1]},{"embedding":[2]}]}',
         b'{"data":[{"embedding":[1],"index":1}]}',
-        b'{"data":[{"embedding":{"float":[1]}}]}',
+        b'{"data":[{"index":0}]}',
+        b'{"data":[{"embedding":null,"x":1}]}',
         b'{"data":[{"embedding":"\\ud800"}]}',
         b'{"data":[{"embedding":7}]}',
     ],
