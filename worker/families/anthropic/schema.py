@@ -102,9 +102,10 @@ def _open_members(schema: bytes) -> tuple[int, int]:
         node = nodes.pop()
         if isinstance(node, dict):
             unions += "anyOf" in node or isinstance(node.get("type"), list)
-            properties, required = node.get("properties"), node.get("required", ())
+            properties, required = node.get("properties"), node.get("required")
             if isinstance(properties, dict):
-                optional += sum(name not in required for name in properties)
+                needed = {name for name in required if isinstance(name, str)} if isinstance(required, list) else ()
+                optional += sum(name not in needed for name in properties)
             nodes += node.values()
         elif isinstance(node, list):
             nodes += node
