@@ -117,8 +117,6 @@ def _merged(name: str, before: str | _Array, piece: str) -> str | _Array:
         return before
     if not isinstance(before, str):
         return before if before.feed(piece) else piece
-    if not split_array(before):
-        return piece
     array = _List() if name == "annotations" else _Indexed()
     return array if array.feed(before) and array.feed(piece) else piece
 

@@ -48,6 +48,10 @@ MERGES: dict[str, tuple[list[str], str]] = {
         ['{"d":[{"index":0,"id":"x"}]}', '{"d":[{"index":0,"id":null}]}'],
         '{"d":[{"index":0,"id":"x"}]}',
     ),
+    "a member said anew": (
+        ['{"d":[{"index":0,"type":"a","n":null,"x":null}]}', '{"d":[{"index":0,"type":"b","n":1,"x":null}]}'],
+        '{"d":[{"index":0,"type":"b","n":1,"x":null}]}',
+    ),
     "no index, no merge": (['{"d":[{"text":"a"}]}', '{"d":[{"text":"b"}]}'], '{"d":[{"text":"b"}]}'),
     "not only objects": (['{"d":[{"index":0}]}', '{"d":[1]}'], '{"d":[1]}'),
     "escapes survive": (
