@@ -34,6 +34,7 @@ def through(error: CallError) -> CallError:
 def test_every_reason_arrives_with_its_status(reason: Reason) -> None:
     there = through(CallError(reason, "It failed."))
     assert (there.reason, there.status, there.message) == (reason, STATUS[reason], "It failed.")
+    assert (str(CallError(reason, "It failed.")), there.attempts) == ("It failed.", 1)
 
 
 def test_the_reasons_are_those_of_the_contract() -> None:
@@ -56,6 +57,7 @@ def test_all_that_is_known_arrives() -> None:
             upstream="openai",
             upstream_status=400,
             upstream_request_id="req_1",
+            attempts=2,
             extra={"failed_generation": "maybe", "innererror": {"list": [1, 2.5, None, True, "漢"]}},
             usage=usage,
         )
@@ -64,7 +66,7 @@ def test_all_that_is_known_arrives() -> None:
     assert there.param == "messages[0].content"
     assert there.code == "context_length_exceeded"
     assert there.type == "invalid_request_error"
-    assert there.retry_after == 1.5
+    assert (there.retry_after, there.attempts) == (1.5, 2)
     assert (there.upstream, there.upstream_status, there.upstream_request_id) == ("openai", 400, "req_1")
     assert there.usage == usage
 
