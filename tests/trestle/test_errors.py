@@ -71,6 +71,15 @@ def test_all_that_is_known_arrives() -> None:
     assert there.usage == usage
 
 
+def test_members_of_usage_that_nobody_named_stay_behind() -> None:
+    long = b"x" * 3000
+    usage = chat_pb2.Usage(
+        input_tokens=5, extra_json=long, input_details_extra_json=long, output_details_extra_json=long
+    )
+    there = through(CallError(Reason.UPSTREAM_TRUNCATED, "It broke off.", usage=usage))
+    assert (there.message, there.usage) == ("It broke off.", chat_pb2.Usage(input_tokens=5))
+
+
 def test_what_is_not_known_is_absent() -> None:
     there = through(CallError(Reason.INTERNAL, "It failed."))
     assert (there.param, there.code, there.type, there.retry_after, there.usage) == (None,) * 5
