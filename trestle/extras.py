@@ -2,13 +2,13 @@
 
 The last value of a member wins; an array of objects with an `index` merges by index, where texts that come in pieces
 (`text`, `summary`, `data`, `arguments`, `thinking`) are concatenated; `annotations` are concatenated. Each piece is
-read once, however many there are: what they come to is written when it is asked for.
+read once, however many there are: what they come to is written at the end.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 from trestle.rawjson import join_array, join_object, split_array, split_object, value_of
@@ -16,13 +16,12 @@ from trestle.rawjson import join_array, join_object, split_array, split_object, 
 _IN_PIECES: Final = frozenset({"text", "summary", "data", "arguments", "thinking"})
 
 
-class Extras(Mapping[str, str]):
-    """Verbatim JSON by member, as far as it was fed."""
-
-    __slots__ = ("_members",)
+class Extras(dict[str, str]):
+    """Verbatim JSON by member. An array that came in several pieces is whole once it is closed."""
 
     def __init__(self) -> None:
-        self._members: dict[str, str | _Array] = {}
+        super().__init__()
+        self._arrays: dict[str, _Array] = {}
 
     def feed(self, extra_json: bytes) -> None:
         """Folds one `extra_json` in. One that is not a JSON object is passed over: nothing of ours writes such, and an
@@ -34,33 +33,27 @@ class Extras(Mapping[str, str]):
         for name, value in members.items():
             if name == "annotations" and value == "null":
                 continue  # some vendors' word for none, and nothing to take away what came before
-            before = self._members.get(name)
-            if value[:1] != "[" or before is None or (isinstance(before, str) and before[:1] != "["):
-                self._members[name] = value
-            else:
-                self._members[name] = _merged(name, before, value)
+            if value[:1] != "[" or self.get(name, "")[:1] != "[" or not self._goes_on(name, value):
+                self[name] = value
+                self._arrays.pop(name, None)
 
-    def put(self, name: str, value: str) -> None:
-        """In the place of what there is."""
-        self._members[name] = value
+    def close(self) -> None:
+        """All pieces have come."""
+        for name, array in self._arrays.items():
+            self[name] = array.text()
+        self._arrays.clear()
 
-    def take(self, name: str) -> str | None:
-        """The member, which is none any more."""
-        value = self._members.pop(name, None)
-        return value if value is None or isinstance(value, str) else value.text()
-
-    def __getitem__(self, name: str) -> str:
-        value = self._members[name]
-        return value if isinstance(value, str) else value.text()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._members)
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
+    def _goes_on(self, name: str, piece: str) -> bool:
+        """Whether an array goes on with this piece; an empty one takes nothing away."""
+        if not split_array(piece):
+            return True
+        array = self._arrays.get(name)
+        if array is None:
+            array = _List() if name == "annotations" else _Indexed()
+            if not split_array(self[name]) or not array.feed(self[name]):
+                return False
+            self._arrays[name] = array
+        return array.feed(piece)
 
 
 class _Array(Protocol):
@@ -109,16 +102,6 @@ class _Indexed:
         return join_array(
             [join_object({name: _joined(texts) for name, texts in each.items()}) for each in self._objects.values()]
         )
-
-
-def _merged(name: str, before: str | _Array, piece: str) -> str | _Array:
-    """An array and the next piece of it, or what comes in its place; an empty one takes nothing away."""
-    if not split_array(piece):
-        return before
-    if not isinstance(before, str):
-        return before if before.feed(piece) else piece
-    array = _List() if name == "annotations" else _Indexed()
-    return array if array.feed(before) and array.feed(piece) else piece
 
 
 def _feed_object(known: dict[str, list[str]], members: Mapping[str, str]) -> None:

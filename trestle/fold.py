@@ -93,8 +93,14 @@ class AnswerFold:
                 self._choice(chunk.choice).delta_extra.feed(chunk.delta_extra_json)
 
     def close(self) -> None:
-        """The stream has ended well: texts and sound are made whole, and the logprobs in a vendor's own form."""
+        """The stream has ended well: texts, sound and extras are made whole, and logprobs in a vendor's own form."""
+        self.extra.close()
         for choice in self.choices.values():
+            choice.extra.close()
+            choice.delta_extra.close()
+            for call in choice.calls.values():
+                call.extra.close()
+                call.function_extra.close()
             if choice.pieces:
                 choice.text = "".join(choice.pieces)
                 choice.pieces.clear()
@@ -102,7 +108,7 @@ class AnswerFold:
                 choice.audio = _audio(choice.sounds)
                 choice.sounds.clear()
             if choice.own_logprobs:
-                choice.extra.put("logprobs", _join_logprobs(choice.own_logprobs))
+                choice.extra["logprobs"] = _join_logprobs(choice.own_logprobs)
                 choice.own_logprobs.clear()
 
     @property
@@ -152,7 +158,7 @@ class FoldedText:
 
     text: str = ""
     finish: chat_pb2.Finish | None = None
-    logprobs: Mapping[str, str] = field(default_factory=dict)
+    logprobs: dict[str, str] = field(default_factory=dict)
     extra: Extras = field(default_factory=Extras)
     pieces: list[str] = field(default_factory=list, repr=False)
     own_logprobs: dict[str, list[str]] = field(default_factory=dict, repr=False)
@@ -181,8 +187,10 @@ class TextFold:
                 self._take(chunk, event)
 
     def close(self) -> None:
-        """The stream has ended well: the texts and their logprobs are made whole."""
+        """The stream has ended well: texts, their logprobs and extras are made whole."""
+        self.extra.close()
         for choice in self.choices.values():
+            choice.extra.close()
             choice.text += "".join(choice.pieces)
             choice.pieces.clear()
             choice.logprobs = _joined(choice.own_logprobs)
@@ -211,8 +219,8 @@ class TextFold:
 def _fold_extra(choice: FoldedChoice, extra_json: bytes) -> None:
     """Logprobs in a vendor's own form are gathered, to be joined once; those in OpenAI's before them become such."""
     choice.extra.feed(extra_json)
-    own = choice.extra.take("logprobs")
-    if own in (None, "null"):
+    own = choice.extra.pop("logprobs", "null")
+    if own == "null":
         return
     if choice.logprobs is not None:
         choice.own_logprobs.append(_logprobs_json(choice.logprobs))

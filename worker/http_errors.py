@@ -9,9 +9,9 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Callable, Container, Mapping
-from typing import Final
+from typing import Any, Final
 
-from trestle.errors import CallError, Reason
+from trestle.errors import Reason
 
 _REASONS: Final[Mapping[int, Reason]] = {
     401: Reason.UPSTREAM_CREDENTIAL,
@@ -83,9 +83,9 @@ def detail_of(body: bytes, limit: int = 300) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
-def keep_extra(error: CallError, said: object, read: Container[str]) -> CallError:
-    """The error with what the upstream's error object says beside the members that were read; nothing of a refusal of
-    our own credential or account, which is no business of callers (WIRE 5)."""
-    if isinstance(said, dict) and error.reason not in (Reason.UPSTREAM_CREDENTIAL, Reason.UPSTREAM_QUOTA):
-        error.extra = {name: value for name, value in said.items() if name not in read and value is not None}
-    return error
+def extra_of(reason: Reason, said: Mapping[str, Any] | None, read: Container[str]) -> Mapping[str, Any]:
+    """What the upstream's error object says beside the members that were read; nothing of a refusal of our own
+    credential or account, which is no business of callers (WIRE 5)."""
+    if said is None or reason in (Reason.UPSTREAM_CREDENTIAL, Reason.UPSTREAM_QUOTA):
+        return {}
+    return {name: value for name, value in said.items() if name not in read and value is not None}

@@ -24,6 +24,10 @@ MERGES: dict[str, tuple[list[str], str]] = {
         ['{"d":[{"index":0}]}', '{"d":[{"index":1}]}', '{"d":[]}'],
         '{"d":[{"index":0},{"index":1}]}',
     ),
+    "what follows an empty array stays as it came": (
+        ['{"d":[]}', '{"d":[{"index":0,"text":"a"},{"index":0,"text":"b"}]}'],
+        '{"d":[{"index":0,"text":"a"},{"index":0,"text":"b"}]}',
+    ),
     "an empty array gives way": (['{"d":[]}', '{"d":[{"index":1}]}'], '{"d":[{"index":1}]}'),
     "annotations of three pieces": (
         ['{"annotations":[1]}', '{"annotations":[]}', '{"annotations":[2,3]}'],
@@ -76,6 +80,7 @@ def test_merge(extras: list[str], merged: str) -> None:
     into = Extras()
     for extra in extras:
         into.feed(extra.encode())
+    into.close()
     assert json.loads(join_object(into).encode(), parse_float=str) == json.loads(merged, parse_float=str)
 
 
@@ -86,15 +91,10 @@ def test_merge_survives_an_abyss() -> None:
     assert into == {"a": "1"}
 
 
-def test_the_members_so_far() -> None:
+def test_it_goes_on_after_it_was_closed() -> None:
     into = Extras()
     assert not into
-    for extra in (b'{"d":[{"index":0,"text":"a"}],"x":1}', b'{"d":[{"index":0,"text":"b"}]}'):
-        into.feed(extra)
-    so_far = '[{"index":0,"text":"ab"}]'
-    assert (dict(into), len(into), repr(into)) == ({"d": so_far, "x": "1"}, 2, repr({"d": so_far, "x": "1"}))
-    into.feed(b'{"d":[{"index":0,"text":"c"}]}')
-    assert into["d"] == '[{"index":0,"text":"abc"}]'
-    assert (into.take("d"), into.take("d"), into.take("x")) == ('[{"index":0,"text":"abc"}]', None, "1")
-    into.put("y", "2")
-    assert into == {"y": "2"}
+    for piece in "abc":
+        into.feed(b'{"d":[{"index":0,"text":"%s"}],"x":1}' % piece.encode())
+        into.close()
+    assert into == {"d": '[{"index":0,"text":"abc"}]', "x": "1"}

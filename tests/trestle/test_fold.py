@@ -172,10 +172,10 @@ def test_extras_stay_at_their_level() -> None:
         call(0, "", extra_json=b'{"e":2}'),
     )
     assert answer.extra == {"a": "1.0"}
-    assert (dict(answer.choices[0].extra), dict(answer.choices[1].extra)) == ({"c": "1"}, {"c": "2"})
+    assert (answer.choices[0].extra, answer.choices[1].extra) == ({"c": "1"}, {"c": "2"})
     assert answer.choices[0].delta_extra == {"d": "[]"}
     folded = answer.choices[0].calls[0]
-    assert (dict(folded.extra), dict(folded.function_extra)) == ({"e": "2"}, {"g": "2"})
+    assert (folded.extra, folded.function_extra) == ({"e": "2"}, {"g": "2"})
 
 
 @given(text=st.text(), cuts=st.lists(st.integers(0, 50), max_size=5))

@@ -92,7 +92,7 @@ def test_a_text_completion() -> None:
     assert_type(answer, TextAnswer)
     (choice,) = answer.choices
     assert (answer.text, choice.logprobs) == ("ab", {"tokens": '["a","b"]', "top_logprobs": "null"})
-    assert (dict(choice.extra), dict(answer.extra), answer.usage) == ({"x": "1"}, {"y": "2"}, Usage(output_tokens=2))
+    assert (choice.extra, answer.extra, answer.usage) == ({"x": "1"}, {"y": "2"}, Usage(output_tokens=2))
 
 
 def test_vectors_of_either_form() -> None:

@@ -12,7 +12,7 @@ import msgspec
 from google.rpc import code_pb2
 
 from trestle.errors import CallError, Reason
-from worker.http_errors import detail_of, keep_extra, reason_of, request_id, retry_after
+from worker.http_errors import detail_of, extra_of, reason_of, request_id, retry_after
 
 _TYPES: Final[Mapping[str, Reason]] = {
     "invalid_request_error": Reason.INVALID_REQUEST,
@@ -93,7 +93,7 @@ def error_from(body: bytes, status: int | None, upstream: str) -> CallError:
         message = "The upstream refused the bridge's credential for it."
     elif reason is Reason.UPSTREAM_QUOTA:
         message = "The bridge's account with the upstream has no credit left."
-    error = CallError(
+    return CallError(
         reason,
         message,
         param=param,
@@ -103,8 +103,8 @@ def error_from(body: bytes, status: int | None, upstream: str) -> CallError:
         upstream=upstream,
         upstream_status=status,
         upstream_request_id=request,
+        extra=extra_of(reason, members, ("type", "message")),
     )
-    return keep_extra(error, members, ("type", "message"))
 
 
 def says_error(body: bytes) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from trestle.errors import CallError, Reason
-from worker.http_errors import detail_of, keep_extra, reason_of, request_id, retry_after
+from worker.http_errors import detail_of, extra_of, reason_of, request_id, retry_after
 
 _STATUSES: Final[Mapping[str, Reason]] = {
     "INVALID_ARGUMENT": Reason.INVALID_REQUEST,
@@ -40,7 +40,7 @@ _SPENT: Final = ("prepayment credits are depleted", "exceeded its monthly spendi
 # Of the request's making, though refused as a matter of rights: a file or a cache that is another account's.
 _THEIRS: Final = ("access the file", "cachedcontent", "cached content")
 _PROJECT: Final = re.compile(r"projects/[^/\s`'\"]+/locations/[^/\s`'\"]+/")
-_OURS: Final = re.compile(r"projects/[^/\s`'\"\\]+")
+_PROJECT_NAME: Final = re.compile(r"projects/[^/\s`'\"\\]+")
 _RETRY: Final = re.compile(r"retry in (\d+(?:\.\d+)?)s")
 _PARAMS: Final[tuple[tuple[str, str], ...]] = (
     ("generation_config.response", "response_format"),
@@ -94,7 +94,8 @@ def error_from(body: bytes, status: int | None, upstream: str) -> CallError:
         where = f"status {status}" if status is not None else "an error"
         error.message = f"The upstream answered with {where}" + (f": {said}" if said else ".")
     _explain(error, details)
-    return keep_extra(error, _without_project(found), ("status", "code", "message"))
+    error.extra = extra_of(error.reason, _without_project(found), ("status", "code", "message"))
+    return error
 
 
 def says_error(body: bytes) -> bool:
@@ -105,7 +106,7 @@ def says_error(body: bytes) -> bool:
 def _without_project(said: dict[str, Any]) -> dict[str, Any]:
     """The same with the name of our own project out of every text."""
     try:
-        found: dict[str, Any] = msgspec.json.decode(_OURS.sub("projects/-", msgspec.json.encode(said).decode()))
+        found: dict[str, Any] = msgspec.json.decode(_PROJECT_NAME.sub("projects/-", msgspec.json.encode(said).decode()))
     except RecursionError:
         return {}
     return found

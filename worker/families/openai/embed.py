@@ -49,7 +49,7 @@ def decode_embed(body: bytes, request: embedding_pb2.EmbedRequest) -> embedding_
         entry, out = entries[at], response.embeddings.add()
         if entry.extra is not NOTHING:
             out.extra_json = bytes(entry.extra)
-        if entry.embedding is not NOTHING or not out.extra_json:  # where it has another name, it is among the extras
+        if entry.embedding is not NOTHING or not _has_several(out.extra_json):
             _value(bytes(entry.embedding), packed, out)
     usage = _usage(found.usage) if found.usage is not None else None
     response.usage.CopyFrom(usage or chat_pb2.Usage(input_tokens=_estimate(request), estimated=True))
@@ -60,6 +60,11 @@ def decode_embed(body: bytes, request: embedding_pb2.EmbedRequest) -> embedding_
 
 def _form_of(request: embedding_pb2.EmbedRequest) -> str:
     return request.encoding_format or text_of(object_of(request.extra_json, "extra_json").get("encoding_format"))
+
+
+def _has_several(extra_json: bytes) -> bool:
+    """Whether an entry's vectors stand among its extras: Jina's, one for each token."""
+    return bytes(object_of(extra_json, "extra_json").get("embeddings", Raw(b"")))[:1] == b"["
 
 
 def _value(raw: bytes, packed: bool, out: embedding_pb2.Embedding) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from trestle.errors import CallError, Reason
-from worker.http_errors import detail_of, keep_extra, reason_of, request_id, retry_after
+from worker.http_errors import detail_of, extra_of, reason_of, request_id, retry_after
 
 # Codes and types by which vendors say what their status does not, or what they say inside an answer of status 200.
 _WORDS: Final[Mapping[str, Reason]] = {
@@ -118,7 +118,7 @@ def error_from(body: bytes, status: int | None, headers: Mapping[str, str], upst
         message, param, code, kind = "The upstream refused the bridge's credential for it.", None, None, None
         if reason is Reason.UPSTREAM_QUOTA:
             message = "The bridge's account with the upstream has no quota left."
-    error = CallError(
+    return CallError(
         reason,
         message,
         param=param,
@@ -127,8 +127,8 @@ def error_from(body: bytes, status: int | None, headers: Mapping[str, str], upst
         upstream=upstream,
         upstream_status=status,
         retry_after=said.wait,
+        extra=extra_of(reason, said.members, _MEMBERS),
     )
-    return keep_extra(error, said.members, _MEMBERS)
 
 
 def says_error(extra: bytes | Raw, whole: bool = False) -> bool:

@@ -88,7 +88,7 @@ class TestParts:
         called = {"functionCall": {"name": "f", "args": {}, "brandNew": False}, **beside}
         found = answered({**TEXT, **beside}, called, stream=stream).choices[0]
         assert json.loads(found.delta_extra["content_parts"]) == [{"index": 0, "position": 1, "extra": beside}]
-        assert (dict(found.calls[0].extra), dict(found.calls[0].function_extra)) == (
+        assert (found.calls[0].extra, found.calls[0].function_extra) == (
             {"partMetadata": '{"a": 1}'},
             {"brandNew": "false"},
         )
@@ -155,7 +155,7 @@ class TestSources:
     def test_what_cannot_be_read_is_kept(self, name: str) -> None:
         members: Object = {name: [1]}
         found = answered(TEXT, **members).choices[0]
-        assert (dict(found.extra), dict(found.delta_extra)) == ({name: "[1]"}, {})
+        assert (found.extra, found.delta_extra) == ({name: "[1]"}, {})
 
 
 class TestFinishes:

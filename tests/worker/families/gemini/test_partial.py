@@ -87,7 +87,7 @@ def test_the_seal_and_the_id_of_the_first_piece() -> None:
     first["functionCall"]["id"] = "c1"
     data = events(answer(first, piece("$.a", last=True, stringValue="x")))
     call = fold(decode([data], chat(stream=True))).choices[0].calls[0]
-    assert (call.id, call.signature, dict(call.extra), dict(call.function_extra)) == ("c1", "MQ==", {}, {})
+    assert (call.id, call.signature, call.extra, call.function_extra) == ("c1", "MQ==", {}, {})
 
 
 @pytest.mark.parametrize("path", ["", "$", "a", "$..a", "$[0]", "$.a[", "$.a[99999999]", "@.a"])

@@ -136,12 +136,12 @@ class TestNames:
         assert calls(whole(call(0, "x", None, "{}"), "tool_calls").choices[0]) == [("x", "", "{}")]
         sealed = {"tool_calls": [{"index": 0, "id": "x", "seal": 1, "function": {"kind": 2}}]}
         (found,) = stream(chunk(sealed), STOP).choices[0].calls.values()
-        assert (dict(found.extra), dict(found.function_extra)) == ({"seal": "1"}, {"kind": "2"})
+        assert (found.extra, found.function_extra) == ({"seal": "1"}, {"kind": "2"})
 
     def test_members_that_came_before_them(self) -> None:
         early = {"tool_calls": [{"index": 0, "id": "x", "seal": 1, "function": {"arguments": "{", "kind": 2}}]}
         (found,) = stream(chunk(early), chunk(call(0, None, "f", "}")), STOP).choices[0].calls.values()
-        assert (found.arguments, dict(found.extra), dict(found.function_extra)) == ("{}", {"seal": "1"}, {"kind": "2"})
+        assert (found.arguments, found.extra, found.function_extra) == ("{}", {"seal": "1"}, {"kind": "2"})
 
 
 class TestNumbers:

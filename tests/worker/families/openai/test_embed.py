@@ -159,6 +159,8 @@ def test_usage_that_nobody_told_is_estimated() -> None:
         b'{"data":[{"embedding":[1]},{"embedding":[2]}]}',
         b'{"data":[{"embedding":[1],"index":1}]}',
         b'{"data":[{"index":0}]}',
+        b'{"data":[{"index":0,"x":[1]}]}',
+        b'{"data":[{"index":0,"embeddings":7}]}',
         b'{"data":[{"embedding":null,"x":1}]}',
         b'{"data":[{"embedding":"\\ud800"}]}',
         b'{"data":[{"embedding":7}]}',
