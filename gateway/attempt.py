@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gateway.rpc.call import Call
+from gateway.rpc.call import Call, Taker
 from gateway.settings import Target
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason
@@ -77,11 +78,35 @@ class Attempt:
         try:
             response = await (self.call.single() if self.single else self.call.read())
         except CallError as error:
-            self.error = CallError(Reason.UPSTREAM_TIMEOUT, self.late) if self.late else error
-            self.tries = error.attempts
-            raise self.error from None
-        if response is None:
-            return None
+            raise self._failed(error) from None
+        if response is not None:
+            self._heard(response)
+        return response
+
+    async def pass_to(self, taker: Taker) -> bool:
+        """Gives the taker the responses as they come, for as long as it returns True. Returns False once it has not,
+        and when the target has begun to speak; True at the end. Raises `CallError`, and what the taker raises."""
+        while self.buffered:
+            response = self.buffered.popleft()
+            if response is None or not taker(response):
+                return response is None
+        try:
+            return await self.call.pass_to(taker if self.spoke and self._timer is None else partial(self._hear, taker))
+        except CallError as error:
+            raise self._failed(error) from None
+
+    def _hear(self, taker: Taker, response: Any) -> bool:
+        known = self.spoke
+        self._heard(response)
+        return taker(response) and known
+
+    def _failed(self, error: CallError) -> CallError:
+        self.error = CallError(Reason.UPSTREAM_TIMEOUT, self.late) if self.late else error
+        self.tries = error.attempts
+        return self.error
+
+    def _heard(self, response: Any) -> None:
+        """A response has come."""
         if not self.spoke:
             self.began = True
             self.spoke = self.single or self._listen(response.chunks)
@@ -90,7 +115,6 @@ class Attempt:
                 self._timer = self._loop.call_later(self._idle, self._check)
         if self._timer is not None and (self.spoke or not self._first_token):
             self._last = self._loop.time()
-        return response
 
     def _listen(self, chunks: Iterable[Any]) -> bool:
         """Whether one of the chunks says something of the answer's content, or its end."""

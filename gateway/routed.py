@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.attempt import Attempt
 from gateway.breaker import Breakers
 from gateway.routing import Route
-from gateway.rpc.call import Metadata, Method
+from gateway.rpc.call import Metadata, Taker
+from gateway.rpc.method import Method
 from gateway.settings import OwnTarget, RetrySettings, Target
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason
@@ -136,14 +137,25 @@ class RoutedCall:
 
     async def read(self) -> Any:
         """The next batch of chunks; None at the end. Raises `CallError`."""
-        attempt = self._open
-        if attempt is None:
-            attempt = self._open = self.current = await self._begin()
+        attempt = self._open or await self._opened()
         known = attempt.spoke
         response = await attempt.read()
         if attempt.spoke and not known:
             self._network.breakers.succeeded(attempt.target)
         return response
+
+    async def pass_to(self, taker: Taker) -> bool:
+        """Gives the taker the batches of chunks as they come; see `Attempt.pass_to`."""
+        attempt = self._open or await self._opened()
+        known = attempt.spoke
+        ended = await attempt.pass_to(taker)
+        if attempt.spoke and not known:
+            self._network.breakers.succeeded(attempt.target)
+        return ended
+
+    async def _opened(self) -> Attempt:
+        self._open = self.current = await self._begin()
+        return self._open
 
     async def headers(self) -> dict[str, str]:
         """What the answer's HTTP headers say of its way here. Ask once a response has come."""

@@ -27,7 +27,7 @@ class SseAnswer:
     is out too. Every send is awaited until the client's connection has room for it. `close` it on every way out.
     """
 
-    __slots__ = ("_exchange", "_extra_headers", "_keep_alive", "_last", "_loop", "_reply", "_timer", "sent")
+    __slots__ = ("_exchange", "_extra_headers", "_first", "_keep_alive", "_last", "_loop", "_reply", "_timer", "sent")
 
     def __init__(
         self, exchange: Exchange, keep_alive: float, extra_headers: Callable[[], Awaitable[Mapping[str, str]]]
@@ -37,6 +37,7 @@ class SseAnswer:
         self._extra_headers = extra_headers
         self._keep_alive = keep_alive
         self._reply: StreamReply | None = None
+        self._first = b""
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
         self._timer = self._loop.call_later(keep_alive, self._tick)
@@ -45,15 +46,31 @@ class SseAnswer:
     def begun(self) -> bool:
         return self._reply is not None
 
-    async def send(self, events: bytes) -> None:
-        """Writes whole events. Raises `ConnectionError`."""
+    def put(self, events: bytes) -> bool:
+        """Sends whole events. Returns whether more may follow at once; if not await `go_on` first, with which these
+        leave if they are the first content. Raises `ConnectionError`."""
         reply = self._reply
         if reply is None or not self.sent:
-            reply = await self._speak()
+            self._first = events
+            return False
         reply.write(events)
         self._last = self._loop.time()
-        if reply.blocked:
-            await reply.room()
+        return not reply.blocked
+
+    async def send(self, events: bytes) -> None:
+        """Sends whole events; returns once there is room for more. Raises `ConnectionError`."""
+        if not self.put(events):
+            await self.go_on()
+
+    async def go_on(self) -> None:
+        """Returns once there is room for more. Raises `ConnectionError`."""
+        if self._first:
+            reply = await self._speak()
+            reply.write(self._first)
+            self._first = b""
+            self._last = self._loop.time()
+        if self._reply is not None and self._reply.blocked:
+            await self._reply.room()
             self._last = self._loop.time()
 
     async def end(self, events: bytes) -> StreamReply:

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from grpc_health.v1 import health_pb2
 
-from gateway.rpc.call import Metadata, Method
+from gateway.rpc.call import Metadata
 from gateway.rpc.channel import Channel
+from gateway.rpc.method import Method
 from gateway.rpc.names import Name, on_the_wire, parse
 from gateway.settings import GatewaySettings, WorkerEndpoint, endpoints
 from trestle.capacity import Capacity

@@ -53,7 +53,8 @@ async def fan_out(request: chat_pb2.ChatRequest, answer: Answer, out: Responses)
     async def one(choice: int) -> None:
         part = _Part(merge, choice)
         await answer(_single(request, choice), part)
-        await merge.end(part.last, choice)
+        await merge.room()
+        merge.end(part.last, choice)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -88,34 +89,36 @@ class _Part(Responses):
         self._merge = merge
         self._choice = choice
 
-    async def send(self, response: chat_pb2.ChatResponse) -> None:
+    def put(self, response: chat_pb2.ChatResponse) -> bool:
         """As the one response of all choices."""
-        await self._merge.send(response, self._choice)
+        return self._merge.put(response, self._choice)
+
+    async def room(self) -> None:
+        await self._merge.room()
 
 
 class _Merge:
     def __init__(self, n: int, out: Responses) -> None:
         self._out = out
         self._open = n
-        self._turn = asyncio.Lock()
         self._started = False
         self._usages: list[chat_pb2.Usage | None] = [None] * n
 
-    async def send(self, response: chat_pb2.ChatResponse, choice: int) -> None:
-        async with self._turn:
-            merged = self._merged(response, choice)
-            if merged.chunks:
-                await self._out.send(merged)
+    def put(self, response: chat_pb2.ChatResponse, choice: int) -> bool:
+        merged = self._merged(response, choice)
+        return self._out.put(merged) if merged.chunks else True
 
-    async def end(self, response: chat_pb2.ChatResponse, choice: int) -> None:
+    async def room(self) -> None:
+        await self._out.room()
+
+    def end(self, response: chat_pb2.ChatResponse, choice: int) -> None:
         """A choice's last response."""
-        async with self._turn:
-            self._open -= 1
-            merged = self._merged(response, choice)
-            if not self._open:
-                self._out.finish(merged)
-            elif merged.chunks:
-                await self._out.send(merged)
+        self._open -= 1
+        merged = self._merged(response, choice)
+        if not self._open:
+            self._out.finish(merged)
+        elif merged.chunks:
+            self._out.put(merged)
 
     def _merged(self, response: chat_pb2.ChatResponse, choice: int) -> chat_pb2.ChatResponse:
         merged = chat_pb2.ChatResponse()

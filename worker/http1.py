@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 import zlib
+from collections.abc import Callable
 from typing import Final, TypeAlias, cast
 
 import httptools
 
 Origin: TypeAlias = tuple[bool, str, int]
 """Whether TLS is spoken, host, port."""
+Taker: TypeAlias = Callable[[bytes], bool]
+"""Takes bytes of a body; returns whether more may follow at once."""
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes of a body that may wait to be read before the upstream is made to wait."""
@@ -42,9 +45,11 @@ class Connection(asyncio.Protocol):
         "_keep",
         "_loop",
         "_parser",
+        "_patience",
         "_paused",
         "_pieces",
         "_pool",
+        "_taker",
         "_timer",
         "_transport",
         "_unzip",
@@ -67,7 +72,9 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._taker: Taker | None = None
+        self._patience = 0.0
         self._paused = False
         self._reset()
         self._busy = False
@@ -113,6 +120,18 @@ class Connection(asyncio.Protocol):
             await self._waiter
         finally:
             self._waiter = None
+
+    async def pass_to(self, taker: Taker, seconds: float) -> bool:
+        """Until something has changed, or the taker wants no more, for which it returns False. Bytes of the body that
+        come meanwhile are the taker's, at once; within so many seconds some must. Raises what the taker raises."""
+        self._patience = seconds
+        self.expect(seconds)
+        self._waiter = self._loop.create_future()
+        self._taker = taker
+        try:
+            return await self._waiter
+        finally:
+            self._waiter = self._taker = None
 
     @property
     def readable(self) -> bool:
@@ -169,10 +188,12 @@ class Connection(asyncio.Protocol):
             self.broken = True
             self._keep = False
             self._transport.abort()
-        if self._held > HIGH_WATER and not self._paused and not self.ended:
+        if self._taker is not None and self._pieces and self._waits:
+            self._hand_on(self._taker)
+        elif self._held > HIGH_WATER and not self._paused and not self.ended:
             self._paused = True
             self._transport.pause_reading()
-        if self.head:
+        if self.head and (self._taker is None or self.broken or self.ended):
             self._wake()
 
     def eof_received(self) -> bool:
@@ -195,13 +216,30 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_at(self._due, self._check)
         elif not self._busy:
             self.abort()  # idle for long enough
-        elif self._waiter is not None and not self._waiter.done():  # else something came, or the caller takes its time
+        elif self._waits:  # else something came, or the caller takes its time
             self.timed_out = True
             self._transport.abort()
 
+    def _hand_on(self, taker: Taker) -> None:
+        """What has come is the taker's."""
+        waiter = self._waiter
+        assert waiter is not None
+        try:
+            if taker(self.take()):
+                self._due = self._loop.time() + self._patience  # the timer looks at it when it fires
+            else:
+                waiter.set_result(False)
+        except BaseException as error:  # noqa: BLE001 (for who waits)
+            waiter.set_exception(error)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether somebody waits."""
+        return self._waiter is not None and not self._waiter.done()
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._waiter.set_result(True)
 
     # The parser's side.
 

@@ -25,12 +25,19 @@ class Out(Generic[R]):
         """An empty response."""
         return type(self.last)()
 
-    async def send(self, response: R) -> None:
-        """Returns once there is room for the next one."""
-        if self._context is None:
+    def put(self, response: R) -> bool:
+        """Sends it. Returns whether there is room for the next one; where there is none await `room` first."""
+        context = self._context
+        if context is None:
             self.last.chunks.extend(response.chunks)
-        else:
-            await self._context.write(response.SerializeToString())
+            return True
+        context.put(response.SerializeToString())
+        return not context.blocked
+
+    async def room(self) -> None:
+        """Returns once there is room for a response."""
+        if self._context is not None and self._context.blocked:
+            await self._context.flushed()
 
     def finish(self, response: R) -> None:
         """Nothing comes after it."""

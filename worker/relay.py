@@ -1,8 +1,8 @@
 """The body of an answer on its way through a decoder.
 
 One read of it becomes one response, several if it is large: what arrived together travels together, and nothing waits
-for a timer. Each response is awaited before the next, so a slow caller makes the upstream wait, never this process
-grow.
+for a timer, nor for a turn of the event loop. For each response there is room before it is made, so a slow caller makes
+the upstream wait, never this process grow.
 """
 
 from __future__ import annotations
@@ -93,53 +93,93 @@ def bare_errors(sse: SseParser, decoder: Decoder[Any]) -> Iterator[None]:
         raise failure from None
 
 
-async def relay(
-    answer: UpstreamAnswer,
-    data: bytes,
-    sse: SseParser,
-    decoder: Decoder[Any],
-    out: Out[Any],
-    limit: Limits,
-    most: int,
-    flush: float,
-) -> bool:
-    """Sends what the body's events say, up to `most` bytes of it. data: its first bytes. flush: seconds for which what
-    comes after the first text may gather before it is read. Returns whether a terminal event ended it; more of the body
-    may come then."""
-    while data:
-        most -= len(data)
-        if most < 0:
-            raise answer.too_large()
-        for piece in (data,) if len(data) <= _BATCH_BYTES else _pieces(data):
-            response = out.new()
-            chunks = response.chunks
-            try:
-                decode(piece, sse, decoder, chunks)
-            except CallError:
-                # What was understood before a fault still goes out: text, and above all usage.
-                if chunks:
-                    await out.send(response)
-                raise
-            if chunks:
-                limit.said(len(chunks))
-            if decoder.done:
-                out.finish(response)
-                return True
-            if chunks:
-                await out.send(response)
-        if flush and limit.began_at:
-            await asyncio.sleep(flush)
-        data = await answer.read()
-    rest = sse.rest() if answer.clean_end else None
-    if rest is None and not limit.heard and answer.clean_end and not _is_events(answer):
-        raise CallError(Reason.UPSTREAM_PROTOCOL, "The upstream's answer is neither events nor JSON.")
-    response = out.new()
-    if rest is not None:
-        decoder.feed(rest, response.chunks)
-    decoder.close(answer.clean_end, response.chunks)
-    out.finish(response)
-    return False
+class Relay:
+    """One body on its way. sse, decoder: what it is read with. out: where its chunks go. limit: hears of them. most:
+    bytes that it may have. flush: seconds for which what comes after the first text may gather before it is read."""
 
+    __slots__ = ("_answer", "_decoder", "_flush", "_left", "_limit", "_out", "_pieces", "_sse")
 
-def _pieces(data: bytes) -> Iterator[bytes]:
-    return (data[at : at + _BATCH_BYTES] for at in range(0, len(data), _BATCH_BYTES))
+    def __init__(
+        self,
+        answer: UpstreamAnswer,
+        sse: SseParser,
+        decoder: Decoder[Any],
+        out: Out[Any],
+        limit: Limits,
+        most: int,
+        flush: float,
+    ) -> None:
+        self._answer = answer
+        self._sse = sse
+        self._decoder = decoder
+        self._out = out
+        self._limit = limit
+        self._left = most
+        self._flush = flush
+        self._pieces: Iterator[bytes] = iter(())  # the rest of a large read
+
+    async def run(self, data: bytes) -> bool:
+        """Sends what the events say. data: the body's first bytes. Returns whether a terminal event ended it; more of
+        the body may come then. Raises `CallError`."""
+        answer = self._answer
+        more = self.take(data)
+        while not self._decoder.done:
+            if not more:
+                await self._out.room()
+            if piece := next(self._pieces, b""):
+                more = self._send(piece)
+            elif not self._flush:
+                if await answer.pass_to(self.take):
+                    self._close()
+                    return False
+                more = False
+            else:
+                if self._limit.began_at:
+                    await asyncio.sleep(self._flush)
+                if not (data := await answer.read()):
+                    self._close()
+                    return False
+                more = self.take(data)
+        return True
+
+    def take(self, data: bytes) -> bool:
+        """Sends what more of the body says; returns whether more may follow at once. Raises `CallError`."""
+        self._left -= len(data)
+        if self._left < 0:
+            raise self._answer.too_large()
+        if len(data) <= _BATCH_BYTES:
+            return self._send(data)
+        self._pieces = (data[at : at + _BATCH_BYTES] for at in range(_BATCH_BYTES, len(data), _BATCH_BYTES))
+        self._send(data[:_BATCH_BYTES])
+        return False
+
+    def _send(self, data: bytes) -> bool:
+        """As one response."""
+        decoder = self._decoder
+        response = self._out.new()
+        chunks = response.chunks
+        try:
+            decode(data, self._sse, decoder, chunks)
+        except CallError:
+            # What was understood before a fault still goes out: text, and above all usage.
+            if chunks:
+                self._out.put(response)
+            raise
+        if chunks:
+            self._limit.said(len(chunks))
+        if decoder.done:
+            self._out.finish(response)
+            return False
+        return not chunks or self._out.put(response)
+
+    def _close(self) -> None:
+        """At the body's end."""
+        answer, decoder = self._answer, self._decoder
+        rest = self._sse.rest() if answer.clean_end else None
+        if rest is None and not self._limit.heard and answer.clean_end and not _is_events(answer):
+            raise CallError(Reason.UPSTREAM_PROTOCOL, "The upstream's answer is neither events nor JSON.")
+        response = self._out.new()
+        if rest is not None:
+            decoder.feed(rest, response.chunks)
+        decoder.close(answer.clean_end, response.chunks)
+        self._out.finish(response)

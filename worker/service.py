@@ -25,7 +25,7 @@ from worker.family import CompletesText, Decoder, Embeds, HttpRequest, Moderates
 from worker.fanout import fan_out, join, total_usage
 from worker.limits import Limits
 from worker.out import Out
-from worker.relay import bare_errors, first_bytes, refuse_page, relay, unframed
+from worker.relay import Relay, bare_errors, first_bytes, refuse_page, unframed
 from worker.sse import SseParser
 from worker.upstream import UpstreamAnswer, UpstreamClient
 from worker.vault import NO_VAULT, Vault
@@ -233,7 +233,7 @@ class RemoteService:
                         most = sys.maxsize if stream else settings.max_answer_bytes
                         sse = SseParser(settings.max_event_bytes)
                         with bare_errors(sse, decoder):
-                            more = await relay(answer, first, sse, decoder, out, limit, most, flush)
+                            more = await Relay(answer, sse, decoder, out, limit, most, flush).run(first)
                 finally:
                     call.usage = decoder.usage
                     call.began_at = limit.began_at

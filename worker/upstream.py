@@ -20,7 +20,7 @@ from trestle.capacity import Capacity
 from trestle.errors import CallError, Reason
 from worker.credentials import Tokens
 from worker.family import HttpRequest, U, Upstream
-from worker.http1 import Connection, Origin, Pool
+from worker.http1 import Connection, Origin, Pool, Taker
 from worker.retry import Retries
 
 if TYPE_CHECKING:
@@ -60,19 +60,37 @@ class UpstreamAnswer:
         UPSTREAM_TRUNCATED, UPSTREAM_PROTOCOL) once all that arrived has been read."""
         connection = self._connection
         while not connection.readable:
-            if connection.ended:
+            if self._is_over():
                 return b""
-            if connection.timed_out:
-                raise CallError(
-                    Reason.UPSTREAM_TIMEOUT, "The upstream fell silent in its answer.", upstream=self._name
-                )
-            if connection.broken:
-                raise _not_http(self._name)
-            if connection.lost:
-                raise CallError(Reason.UPSTREAM_TRUNCATED, "The upstream broke off its answer.", upstream=self._name)
             connection.expect(self._idle_timeout)
             await connection.wait()
         return connection.take()
+
+    async def pass_to(self, taker: Taker) -> bool:
+        """Gives the taker what arrives, without a turn of the event loop between, for as long as it returns True.
+        Returns False once it has not, True at the end. Raises as `read`, and what the taker raises."""
+        connection = self._connection
+        while True:
+            if connection.readable:
+                if not taker(connection.take()):
+                    return False
+            elif self._is_over():
+                return True
+            elif not await connection.pass_to(taker, self._idle_timeout):
+                return False
+
+    def _is_over(self) -> bool:
+        """Whether this is the end, now that nothing is there to be read. Raises as `read`."""
+        connection = self._connection
+        if connection.ended:
+            return True
+        if connection.timed_out:
+            raise CallError(Reason.UPSTREAM_TIMEOUT, "The upstream fell silent in its answer.", upstream=self._name)
+        if connection.broken:
+            raise _not_http(self._name)
+        if connection.lost:
+            raise CallError(Reason.UPSTREAM_TRUNCATED, "The upstream broke off its answer.", upstream=self._name)
+        return False
 
     async def read_all(self, limit: int, first: bytes = b"") -> bytes:
         """The whole body. first: what of it has been read before. Raises `CallError` as `read`, and UPSTREAM_PROTOCOL
@@ -208,9 +226,7 @@ class UpstreamClient(Generic[U]):
                 raise CallError(
                     Reason.OVERLOADED, "The worker may open no more files.", upstream=name, retry_after=1.0
                 ) from error
-            raise CallError(
-                Reason.UPSTREAM_UNREACHABLE, "The upstream could not be reached.", upstream=name
-            ) from error
+            raise CallError(Reason.UPSTREAM_UNREACHABLE, "The upstream could not be reached.", upstream=name) from error
 
     def _unanswered(self, connection: Connection) -> CallError:
         name = self.upstream.name

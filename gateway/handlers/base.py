@@ -22,7 +22,7 @@ from gateway.openai.errors import UNFINISHED, model_not_found
 from gateway.openai.fields import invalid
 from gateway.routed import Network, RoutedCall
 from gateway.routing import Route
-from gateway.rpc.call import Method
+from gateway.rpc.method import Method
 from gateway.sessions import Sessions, SessionWatch
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason

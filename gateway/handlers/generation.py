@@ -18,7 +18,8 @@ from gateway.openai.text import TextFold, TextStreamEncoder, decode_text
 from gateway.record import Answer
 from gateway.reply import Reply
 from gateway.routed import RoutedCall, ended_early
-from gateway.rpc.call import Method
+from gateway.rpc.method import Method
+from gateway.sessions import SessionWatch
 from gateway.sse import SseAnswer
 from gateway.workers import Worker
 from trestle.errors import CallError, Reason
@@ -114,29 +115,19 @@ class GenerationHandler:
     async def _stream(self, exchange: Exchange, ask: Ask, call: RoutedCall) -> Reply:
         answer = SseAnswer(exchange, self._keep_alive, call.headers)
         record = exchange.record
-        watch = None if record is None else record.watch
         alone = _one_choice(ask.request)
         try:
             while True:
                 encoder = self._dialect.encoder(ask.include_usage)
-                held = b""  # the last events: the end follows at once, and leaves with them
+                way = _Way(encoder, answer, alone, None if record is None else record.watch)
                 if record is not None:
                     record.answer = encoder
                 try:
-                    while (response := await call.read()) is not None:
-                        chunks = response.chunks
-                        if watch is not None:
-                            watch.feed(chunks)
-                        size = response.ByteSize() if len(chunks) >= MANY else 0
-                        events = held + encoder.feed(chunks, size)
-                        held = b""
-                        if alone and encoder.whole:
-                            held = events
-                        elif events:
-                            await answer.send(events)
+                    while not await call.pass_to(way.take):
+                        await answer.go_on()
                     if not encoder.whole:
                         raise ended_early()
-                    return await answer.end(held + encoder.close())
+                    return await answer.end(way.held + encoder.close())
                 except CallError as error:
                     failure = error
                 except ConnectionError:
@@ -144,14 +135,42 @@ class GenerationHandler:
                 except Exception:
                     log.exception("the answer failed")
                     failure = CallError(Reason.INTERNAL, "The gateway failed.")
-                if not answer.sent and not held and call.move_on(failure):
+                if not answer.sent and not way.held and call.move_on(failure):
                     continue
-                if not held and not answer.begun:
+                if not way.held and not answer.begun:
                     return exchange.fail(failure, final=call.spent, extra=call.attempt_headers())
                 exchange.log_failure(failure, http_status(failure))
-                return await answer.end(held + encoder.fail(failure))
+                return await answer.end(way.held + encoder.fail(failure))
         finally:
             answer.close()
+
+
+class _Way:
+    """From one target's chunks to the client's events. alone: as `_one_choice` says. held: the last events; the end
+    follows at once, and leaves with them."""
+
+    __slots__ = ("_alone", "_answer", "_encoder", "_watch", "held")
+
+    def __init__(self, encoder: StreamEncoder, answer: SseAnswer, alone: bool, watch: SessionWatch | None) -> None:
+        self._encoder = encoder
+        self._answer = answer
+        self._alone = alone
+        self._watch = watch
+        self.held = b""
+
+    def take(self, response: Any) -> bool:
+        """Sends what it says; returns whether more may follow at once."""
+        chunks = response.chunks
+        if self._watch is not None:
+            self._watch.feed(chunks)
+        encoder = self._encoder
+        events = encoder.feed(chunks, response.ByteSize() if len(chunks) >= MANY else 0)
+        if self.held:
+            events, self.held = self.held + events, b""
+        if self._alone and encoder.whole:
+            self.held = events
+            return True
+        return not events or self._answer.put(events)
 
 
 def _one_choice(request: Any) -> bool:

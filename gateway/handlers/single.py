@@ -12,7 +12,7 @@ from gateway.handlers.base import Bridge
 from gateway.openai.embeddings import decode_embed, encode_embeddings
 from gateway.openai.moderations import decode_moderation, encode_moderation
 from gateway.reply import Reply
-from gateway.rpc.call import Method
+from gateway.rpc.method import Method
 from gateway.workers import Worker
 from trestle.errors import CallError
 from trestle.v1 import chat_pb2

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from trestle.errors import DETAILS_KEY, CallError
+from gateway.rpc.status import OF_HTTP, OF_RESET, error_of
+from trestle.errors import CallError
 from trestle.http2 import frames, hpack
 from trestle.http2.hpack import Fields
 from trestle.http2.messages import (
@@ -24,61 +25,18 @@ from trestle.http2.stream import Stream
 
 if TYPE_CHECKING:
     from gateway.rpc.connection import ClientConnection
+    from gateway.rpc.method import Picker
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+Taker: TypeAlias = Callable[[Any], bool]
+"""Takes a response; returns whether more may follow at once."""
 
 _TAKE_BACK: Final = 16 * 1024
 """A worker is told that it may send more once so much has been taken, by who comes for the next response."""
 _C: Final = grpc.StatusCode
 _LAST_CODE: Final = 16
 _TOO_LATE: Final = "Deadline Exceeded"
-_OF_RESET: Final[Mapping[int, grpc.StatusCode]] = {
-    frames.REFUSED_STREAM: _C.UNAVAILABLE,
-    frames.CANCEL: _C.CANCELLED,
-    frames.ENHANCE_YOUR_CALM: _C.RESOURCE_EXHAUSTED,
-}
-_OF_HTTP: Final[Mapping[bytes, grpc.StatusCode]] = {
-    b"400": _C.INTERNAL,
-    b"401": _C.UNAUTHENTICATED,
-    b"403": _C.PERMISSION_DENIED,
-    b"404": _C.UNIMPLEMENTED,
-    b"429": _C.UNAVAILABLE,
-    b"502": _C.UNAVAILABLE,
-    b"503": _C.UNAVAILABLE,
-    b"504": _C.UNAVAILABLE,
-}
 _TOLD: Final = frozenset((b":status", b"content-type", b"grpc-status", b"grpc-message", b"grpc-encoding"))
-
-
-class Picker(Protocol):
-    """Who has connections."""
-
-    def ready(self, metadata: Metadata) -> ClientConnection | None:
-        """One for a call with this metadata; None where none is ready."""
-
-    def queue(self, call: Call, block: bytes) -> None:
-        """The call is told to `go` with the block once there is one for it, or to `fail` where it seems that there will
-        be none. Both may be before this returns."""
-
-    def leave(self, call: Call) -> str:
-        """The call waits no longer, if it did; returns what it waited for, in words."""
-
-
-class Method:
-    """One method of a worker's. name: without its service. response_type: of its responses. Call it to make a call."""
-
-    __slots__ = ("_decode", "_picker", "_request", "name")
-
-    def __init__(self, picker: Picker, service: str, name: str, response_type: Any, scheme: bytes) -> None:
-        self._picker = picker
-        self.name = name
-        self._decode = response_type.FromString
-        path = f"/{service}/{name}".encode("ascii")
-        self._request = hpack.encode(((b":method", b"POST"), (b":scheme", scheme), (b":path", path)))
-
-    def __call__(self, request: Any, timeout: float, metadata: Metadata) -> Call:
-        """A call that has not begun. The request is written now and may change afterwards. timeout: in seconds."""
-        return Call(self._picker, self._request, request.SerializeToString(), timeout, metadata, self._decode)
 
 
 class Call(Stream):
@@ -97,6 +55,7 @@ class Call(Stream):
         "_responses",
         "_retried",
         "_status",
+        "_taker",
         "_timer",
         "_waiting",
         "metadata",
@@ -128,7 +87,8 @@ class Call(Stream):
         self._initial: Metadata | None = None
         self._status: tuple[int, str, Metadata] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: asyncio.Future[bool] | None = None
+        self._taker: Taker | None = None
 
     async def single(self) -> Any:
         """The response of a call that has one. Raises `CallError`."""
@@ -141,21 +101,45 @@ class Call(Stream):
 
     async def read(self) -> Any:
         """The next response, None at the end. Raises `CallError`, after all that came before it."""
+        while not self._responses:
+            if self._is_over():
+                return None
+            await self._change()
+        return self._next()
+
+    async def pass_to(self, taker: Taker) -> bool:
+        """Gives the taker the responses as they come, without a turn of the event loop between, for as long as it
+        returns True. Returns False once it has not, True at the end. Raises as `read`, and what the taker raises."""
+        while True:
+            while self._responses:
+                if not taker(self._next()):
+                    return False
+            if self._is_over():
+                return True
+            self._taker = taker
+            try:
+                if not await self._change():
+                    return False
+            finally:
+                self._taker = None
+
+    def _is_over(self) -> bool:
+        """Whether this is the end, now that there is no response; if not, something is to be waited for."""
         if not self._begun:
             self._begin()
-        while True:
-            if self._responses:
-                try:
-                    return self._decode(self._responses.popleft())
-                except DecodeError:
-                    raise self._spoiled("A response cannot be read.") from None
-            if self._status is not None:
-                if self._status[0]:
-                    raise error_of(*self._status)
-                return None
+        if self._status is None:
             if self.taken >= _TAKE_BACK:
                 self.give_back()
-            await self._change()
+            return False
+        if self._status[0]:
+            raise error_of(*self._status)
+        return True
+
+    def _next(self) -> Any:
+        try:
+            return self._decode(self._responses.popleft())
+        except DecodeError:
+            raise self._spoiled("A response cannot be read.") from None
 
     async def initial_metadata(self) -> Metadata:
         """What the worker said before its first response. Returns once it has. Not while somebody reads."""
@@ -216,7 +200,7 @@ class Call(Stream):
                 return
             if http != b"200" and not (end and b"grpc-status" in known):
                 words = f"The worker's address answered with the HTTP status {http.decode('ascii', 'replace')[:3]}."
-                self._reject(_OF_HTTP.get(http, _C.UNKNOWN), words)
+                self._reject(OF_HTTP.get(http, _C.UNKNOWN), words)
                 return
             if not end:
                 if not known.get(b"content-type", b"").startswith(b"application/grpc"):
@@ -247,7 +231,7 @@ class Call(Stream):
         if buffer:
             buffer += data  # a bytearray, which grows where it is
             if len(buffer) < self._owed and not end:
-                if self._waiting is not None and self.taken >= _TAKE_BACK:
+                if self._waits and self.taken >= _TAKE_BACK:
                     self.give_back()
                 return
             data, self._buffer = buffer, b""
@@ -276,9 +260,13 @@ class Call(Stream):
         if end:
             self.ended = True
             self._finish(_C.INTERNAL.value[0], "The worker ended the call without a status.", ())
-        elif self._responses:
-            self._wake()
-        elif self._waiting is not None and self.taken >= _TAKE_BACK:
+            return
+        if self._responses:
+            if self._taker is None:
+                self._wake()
+            elif self._waits:
+                self._hand_on(self._taker)
+        if self._waits and self.taken >= _TAKE_BACK:
             self.give_back()
 
     def refused(self) -> None:
@@ -301,7 +289,7 @@ class Call(Stream):
         elif self.reset_by < 0:
             self._finish(_C.UNAVAILABLE.value[0], f"The connection to the worker broke: {self.connection.why}.", ())
         else:
-            code = _OF_RESET.get(self.reset_by, _C.INTERNAL)
+            code = OF_RESET.get(self.reset_by, _C.INTERNAL)
             if code is _C.CANCELLED and self.connection.loop.time() >= self._deadline:
                 code = _C.DEADLINE_EXCEEDED
             self._finish(code.value[0], f"The worker ended the call (HTTP/2 error {self.reset_by}).", ())
@@ -367,23 +355,32 @@ class Call(Stream):
             self._picker.leave(self)
         self._wake()
 
-    async def _change(self) -> None:
-        """Until something has come."""
+    def _hand_on(self, taker: Taker) -> None:
+        """What has come is the taker's."""
+        waiting, responses = self._waiting, self._responses
+        assert waiting is not None
+        try:
+            while responses:
+                if not taker(self._next()):
+                    waiting.set_result(False)
+                    return
+        except Exception as error:  # noqa: BLE001 (for who waits)
+            if not waiting.done():
+                waiting.set_exception(error)
+
+    async def _change(self) -> bool:
+        """Until something has come; False where the taker wants no more."""
         self._waiting = asyncio.get_running_loop().create_future()
         try:
-            await self._waiting
+            return await self._waiting
         finally:
             self._waiting = None
 
+    @property
+    def _waits(self) -> bool:
+        """Whether somebody waits."""
+        return self._waiting is not None and not self._waiting.done()
+
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-
-def error_of(code: int, message: str, trailers: Metadata) -> CallError:
-    """A failed call as the error it carries. code: of its status."""
-    details: bytes | None = None
-    for name, value in trailers:
-        if name == DETAILS_KEY:
-            details = value if isinstance(value, bytes) else value.encode()
-    return CallError.from_status(code, message, details)
+            self._waiting.set_result(True)

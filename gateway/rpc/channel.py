@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from gateway.rpc.backoff import Backoff
 from gateway.rpc.balance import POLICIES, session_of
-from gateway.rpc.call import Call, Metadata, Method
+from gateway.rpc.call import Call, Metadata
 from gateway.rpc.connection import ClientConnection
+from gateway.rpc.method import Method
 from gateway.rpc.names import Address, Name, addresses, on_the_wire
 from gateway.rpc.replica import Replica, said
 

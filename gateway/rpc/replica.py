@@ -12,8 +12,9 @@ from grpc_health.v1 import health_pb2
 
 from gateway.rpc.backoff import LONGEST, Backoff
 from gateway.rpc.balance import weight_of
-from gateway.rpc.call import Call, Metadata, Method
+from gateway.rpc.call import Call, Metadata
 from gateway.rpc.connection import PATIENCE, ClientConnection
+from gateway.rpc.method import Method
 from gateway.rpc.names import Address
 from trestle.errors import CallError
 

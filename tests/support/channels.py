@@ -14,8 +14,9 @@ from google.protobuf.wrappers_pb2 import BytesValue
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from support.upstream import PATIENCE
 
-from gateway.rpc.call import Call, Metadata, Method
+from gateway.rpc.call import Call, Metadata
 from gateway.rpc.channel import Channel
+from gateway.rpc.method import Method
 from gateway.rpc.names import parse
 from trestle.errors import CallError
 from trestle.rpc.call import Method as Served

@@ -136,11 +136,16 @@ class Routed:
 
 
 async def _whole(call: RoutedCall) -> str:
-    text = ""
+    texts: list[str] = []
+
+    def take(found: chat_pb2.ChatResponse) -> bool:
+        texts.extend(chunk.text for chunk in found.chunks)
+        return True
+
     async with asyncio.timeout(PATIENCE):
-        while (found := await call.read()) is not None:
-            text += "".join(chunk.text for chunk in found.chunks)
-    return text
+        while not await call.pass_to(take):
+            pass
+    return "".join(texts)
 
 
 @asynccontextmanager

@@ -11,38 +11,16 @@ import subprocess
 import threading
 import time
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.upstream import PATIENCE, Cut, Framing, Gate, Reply, ScriptedUpstream
+from support.upstream_client import body_of, calling, post
 
 from trestle.errors import CallError, Reason
 from worker.family import HttpRequest, Upstream, UpstreamSettings
 from worker.http1 import HIGH_WATER
 from worker.upstream import UpstreamAnswer, UpstreamClient
-
-
-@asynccontextmanager
-async def calling(url: str, **settings: Any) -> AsyncIterator[UpstreamClient[UpstreamSettings]]:
-    client = UpstreamClient(Upstream("scripted", UpstreamSettings(base_url=url, **settings)))
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
-def post(url: str, **headers: str) -> HttpRequest:
-    return HttpRequest(url + "/chat/completions", headers, b"{}")
-
-
-async def body_of(answer: UpstreamAnswer) -> bytes:
-    try:
-        return await answer.read_all(1 << 20)
-    finally:
-        answer.close()
 
 
 async def has_ended(answer: UpstreamAnswer) -> None:

@@ -157,19 +157,26 @@ class Call(Stream):
 
     async def write(self, response: Any) -> None:
         """Sends one response, ready bytes or a message; returns once there is room for the next one."""
+        self.put(response if response.__class__ is bytes else self._method.serialize(response))
+        if self.blocked:
+            await self.flushed()
+
+    def put(self, data: bytes) -> None:
+        """Sends one response, as bytes. Await `flushed` before the next one where the call is `blocked` then."""
         if self.closed:
             raise asyncio.CancelledError("the caller is gone")
-        data = response if response.__class__ is bytes else self._method.serialize(response)
         head = b"" if self._begun else self._head()
         if self.fits(len(data) + PREFIX_BYTES):
             self.connection.write(head + message(self.id, data))
-            if self.connection.full:
-                await self.connection.room()
         else:
             if head:
                 self.connection.write(head)
             self.queue(data)
-            await self.flushed()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the other side, or the socket, has to take something first."""
+        return self.connection.full or self.sending
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
         """Ends the call with a status that is not OK. Raises `Aborted`."""
