@@ -161,16 +161,18 @@ def _head(*names: str) -> None:
 
 
 def streams() -> None:
-    """Open streams, a chunk each half a second."""
-    every = 500
-    counts = (10, 100, 500, 1000, 2000)
-    with served(Setting([held_model(count, every) for count in counts])) as services:
-        services.held(10, every)
-        _head("open streams, a chunk each 0.5 s", "gateway µs a chunk", "worker", "both", "chunks to a read")
-        for count in counts:
+    """Open streams, a chunk each half a second, and a thousand with one each fifth of it. None is lost, or there is no
+    row."""
+    loads = ((10, 500), (100, 500), (500, 500), (1000, 500), (2000, 500), (1000, 200))
+    with served(Setting([held_model(*load) for load in loads])) as services:
+        services.held(*loads[0])
+        costs = ("gateway µs a chunk", "worker", "both", "chunks to a read")
+        _head("open streams", "ms between chunks", "% in time", *costs)
+        for count, every in loads:
             measured = services.held(count, every)
             gateway, worker = cost(measured, measured.chunks)
-            _row(count, gateway, worker, gateway + worker, measured.chunks / measured.reads)
+            share = measured.chunks / (count * 1000 / every * measured.seconds)
+            _row(count, every, 100 * share, gateway, worker, gateway + worker, measured.chunks / measured.reads)
 
 
 def most_streams() -> None:
