@@ -101,6 +101,7 @@ class _Merge:
     def __init__(self, n: int, out: Responses) -> None:
         self._out = out
         self._open = n
+        self._turn = asyncio.Lock()
         self._started = False
         self._usages: list[chat_pb2.Usage | None] = [None] * n
 
@@ -109,7 +110,9 @@ class _Merge:
         return self._out.put(merged) if merged.chunks else True
 
     async def room(self) -> None:
-        await self._out.room()
+        """One choice after the other waits: a call has one waiter."""
+        async with self._turn:
+            await self._out.room()
 
     def end(self, response: chat_pb2.ChatResponse, choice: int) -> None:
         """A choice's last response."""

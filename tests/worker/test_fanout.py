@@ -7,11 +7,12 @@ import json
 
 import grpc
 import pytest
-from support.remote import bench
+from support import anthropic
+from support.remote import HELLO, bench
 from support.upstream import PATIENCE, Gate, Reply, Request
 
 from trestle.errors import Reason
-from trestle.v1 import embedding_pb2
+from trestle.v1 import chat_pb2, embedding_pb2
 
 
 class TestEmbeddingsInSeveralCalls:
@@ -93,3 +94,24 @@ class TestEmbeddingsInSeveralCalls:
             response = await it.worker.Embed(self.request(), timeout=PATIENCE)
             assert len(response.embeddings) == 250
             assert [len(each.json["requests"]) for each in it.upstream.requests] == [100, 100, 100, 50]
+
+
+class TestChoicesInSeveralCalls:
+    """Of an upstream that makes one at a time."""
+
+    async def test_all_of_them_wait_for_a_caller_that_takes_its_time(self) -> None:
+        """And each goes on once it takes more."""
+        choices, text = 4, "".join(f"{at:07} " for at in range(500_000))
+        answer = anthropic.streamed(anthropic.message({"type": "text", "text": text}), size=4_000)
+        request = chat_pb2.ChatRequest(model="m", messages=[HELLO], stream=True)
+        request.sampling.n = choices
+        texts = [""] * choices
+        async with bench("anthropic") as it:
+            it.upstream.always = lambda _: Reply.sse(answer)
+            call = it.worker.Chat(request, timeout=PATIENCE)
+            async for response in call:
+                if not any(texts):
+                    await asyncio.sleep(1.0)  # the time itself is what this is about: until all of them wait
+                for chunk in response.chunks:
+                    texts[chunk.choice] += chunk.text
+        assert texts == [text] * choices

@@ -121,7 +121,7 @@ class Stream:
             self._waiter.set_result(None)
 
     async def flushed(self) -> None:
-        """Returns once nothing waits for room any more, and the socket takes more."""
+        """Returns once nothing waits for room any more, and the socket takes more. For one task at a time."""
         while self.sending:
             self._waiter = self.connection.loop.create_future()
             await self._waiter
