@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
         elif self._held > HIGH_WATER and not self._paused and not self.ended:
             self._paused = True
             self._transport.pause_reading()
-        if self.head and (self._taker is None or self.broken or self.ended):
+        if self.head and (self._taker is None or self.ended):
             self._wake()
 
     def eof_received(self) -> bool:

@@ -122,24 +122,22 @@ class Relay:
         """Sends what the events say. data: the body's first bytes. Returns whether a terminal event ended it; more of
         the body may come then. Raises `CallError`."""
         answer = self._answer
-        more = self.take(data)
+        self.take(data)
         while not self._decoder.done:
-            if not more:
-                await self._out.room()
+            await self._out.room()
             if piece := next(self._pieces, b""):
-                more = self._send(piece)
+                self._send(piece)
             elif not self._flush:
                 if await answer.pass_to(self.take):
                     self._close()
                     return False
-                more = False
             else:
                 if self._limit.began_at:
                     await asyncio.sleep(self._flush)
                 if not (data := await answer.read()):
                     self._close()
                     return False
-                more = self.take(data)
+                self.take(data)
         return True
 
     def take(self, data: bytes) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.remote import HELLO, SECRET, bench
+from support.rpc import open_calls
 from support.upstream import PATIENCE, USAGE, Cut, Gate, Reply, chunk, completion, sse, text_stream
 
 from trestle.errors import Reason
@@ -214,6 +215,31 @@ async def test_a_stream_may_be_longer_than_an_answer_in_one_piece(stream: bool) 
         assert error is not None
         assert (error.reason, chunks) == (Reason.UPSTREAM_PROTOCOL, [])
         assert "max_answer_bytes" in error.text
+
+
+@pytest.mark.parametrize("size", [1_000, 4_000, 20_000])
+async def test_a_caller_that_reads_nothing_is_sent_what_it_takes(size: int) -> None:
+    """The rest stays where it is, in pieces however small it comes, and all of it comes when the caller reads."""
+    texts = [f"{at:04}" * (size // 4) for at in range(1_600_000 // size)]
+    gates = [Gate() for _ in texts]
+    role, *events = text_stream(texts)
+    steps = [step for gate, event in zip(gates, events, strict=False) for step in (gate, event)]
+    async with bench() as it:
+        it.upstream.will(Reply.sse(role, *steps, *events[len(gates) :]))
+        call = it.worker.Chat(chat_pb2.ChatRequest(model="m", messages=[HELLO], stream=True), timeout=PATIENCE)
+        await call.initial_metadata()
+        (request,) = it.upstream.requests
+        for gate in gates:
+            before = request.taken
+            gate.set()
+            while request.taken == before:  # noqa: ASYNC110 (one turn, not a wait)
+                await asyncio.sleep(0)
+            for _ in range(5):  # the turns in which the worker reads what came, by itself
+                await asyncio.sleep(0)
+        (open_call,) = open_calls()
+        assert len(open_call._outgoing) < 64_000  # noqa: SLF001 (nothing else tells)
+        said = [chunk.text async for response in call for chunk in response.chunks if chunk.text]
+        assert "".join(said) == "".join(texts)
 
 
 async def test_an_answer_is_over_before_its_body_and_the_connection_serves_again() -> None:

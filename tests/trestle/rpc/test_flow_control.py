@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import pytest
 from support.http2 import WHOLE, Peer, connected, data, framed
-from support.rpc import COUNT, ECHO, JOIN, Service
+from support.rpc import COUNT, ECHO, JOIN, Service, open_calls
 from support.upstream import PATIENCE
 
 from trestle.http2 import frames, toll
 from trestle.http2.connection import CONNECTION_WINDOW, STREAM_WINDOW
 from trestle.http2.frames import FLOW_CONTROL_ERROR, HEADERS, SETTINGS, rst_stream, settings, window_update
-from trestle.rpc.call import Call
-
-
-def open_calls() -> list[Call]:
-    """Those that are still in memory."""
-    gc.collect()
-    return [each for each in gc.get_objects() if isinstance(each, Call)]
 
 
 class TestWindows:
