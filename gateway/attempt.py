@@ -88,8 +88,8 @@ class Attempt:
         and when the target has begun to speak; True at the end. Raises `CallError`, and what the taker raises."""
         while self.buffered:
             response = self.buffered.popleft()
-            if response is None or not taker(response):
-                return response is None
+            if response is not None and not taker(response):  # None is the end, which the call tells again
+                return False
         try:
             return await self.call.pass_to(taker if self.spoke and self._timer is None else partial(self._hear, taker))
         except CallError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from support import services
 from support.client import Client, ask
 from support.process import held_by
 from support.services import Service
-from support.upstream import Reply, ScriptedUpstream, chunk, completion, sse, text_stream
+from support.upstream import PATIENCE, Reply, ScriptedUpstream, chunk, completion, sse, text_stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -71,7 +72,7 @@ async def bridge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Brid
                 yield Bridge(upstream, worker, gateway)
 
 
-async def stall(gateway: Service, stack: ExitStack) -> None:
+async def stall(gateway: Service, stack: ExitStack) -> socket.socket:
     """A client that asks for the large answer and reads nothing of it."""
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "stalled"}], "stream": True}).encode()
     client = stack.enter_context(socket.socket())
@@ -82,6 +83,7 @@ async def stall(gateway: Service, stack: ExitStack) -> None:
     await loop.sock_connect(client, (host, int(port)))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n\r\n"
     await loop.sock_sendall(client, head.encode() + body)
+    return client
 
 
 async def healthy(client: Client) -> None:
@@ -129,3 +131,18 @@ async def test_stalled_streams(size: int, bridge: Bridge, record_property: Calla
         for request in stalled:
             await request.closed()
         await healthy(client)
+
+
+async def test_who_takes_its_time_gets_everything_once(bridge: Bridge) -> None:
+    texts = [f"{number:07} " * 100 for number in range(ANSWER // 800)]
+    bridge.upstream.will(Reply.sse(*text_stream(texts)))
+    with ExitStack() as stack:
+        client = await stall(bridge.gateway, stack)
+        loop, told = asyncio.get_running_loop(), bytearray()
+        async with asyncio.timeout(PATIENCE):
+            while b'"content"' not in told:
+                told += await loop.sock_recv(client, 1 << 10)
+            await asyncio.sleep(1.0)  # the time itself is what this is about: until nothing moves
+            while not told.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"):
+                told += await loop.sock_recv(client, 1 << 16)
+        assert [text.decode() for text in re.findall(rb'"content":"([^"]+)"', told)] == texts

@@ -50,3 +50,17 @@ async def test_it_began_before_it_spoke() -> None:
         assert await call.read() == STARTED
         assert [(each.began, each.spoke) for each in call.attempts] == [(True, False)]
         call.close()
+
+
+async def test_each_piece_begins_the_silence_anew() -> None:
+    gates = [asyncio.Event() for _ in range(4)]
+    step = says("the end.")
+    for gate in gates:
+        step = after(gate, step, TEXT)
+    async with routed(idle_timeout=1.0) as two:
+        two.first.will(step)
+        asked = asyncio.create_task(two.text())
+        for gate in reversed(gates):
+            await asyncio.wait([asked], timeout=0.6)
+            gate.set()
+        assert await asked == "So far" * 4 + "the end."

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.takers import Heard
 from support.targets import TEXT, after, fails, nothing, routed, says, silent
 from support.upstream import PATIENCE
 
 from gateway.routed import Budget, ended_early
 from gateway.settings import RetrySettings
 from trestle.errors import CallError, Reason
+from trestle.v1 import chat_pb2
 
 
 def spent(budget: Budget) -> int:
@@ -130,6 +132,21 @@ class TestRaces:
             two.first.will(nothing)
             assert await two.text() == ""
             assert two.second.asked == 0
+
+
+async def test_who_speaks_is_well_at_once() -> None:
+    """Not only when it has ended."""
+    heard: Heard[chat_pb2.ChatResponse] = Heard()
+    async with routed(failures=2) as two:
+        first = two.route.targets[0]
+        two.network.breakers.failed(first, None)
+        two.first.will(after(asyncio.Event(), says("Never."), TEXT))
+        call = two.call()
+        assert not await asyncio.wait_for(call.pass_to(heard.all), PATIENCE)
+        assert heard == [TEXT]
+        two.network.breakers.failed(first, None)
+        assert two.resting == []
+        call.close()
 
 
 async def test_a_failure_that_only_its_reader_sees_is_the_targets_all_the_same() -> None:
