@@ -15,7 +15,8 @@ from gateway.openai.fields import invalid
 from gateway.sessions import Sessions, event_id
 from trestle.errors import DETAILS_KEY, CallError
 from trestle.logs import failure
-from trestle.rpc.call import Call, Method, methods_of
+from trestle.rpc.call import Call
+from trestle.rpc.method import Method, methods_of
 from trestle.rpc.server import Server
 from trestle.tls import ServerFiles, grpc_context
 from trestle.v1 import session_pb2, session_service_pb2

@@ -8,7 +8,8 @@ import struct
 from collections.abc import AsyncIterator
 from typing import Final
 
-from trestle.rpc.call import Call, Method
+from trestle.rpc.call import Call
+from trestle.rpc.method import Method
 from worker.calls import Calls
 
 SERVICE: Final = "xds.service.orca.v3.OpenRcaService"

@@ -10,7 +10,8 @@ from typing import Final, Protocol
 
 from google.protobuf import message_factory
 
-from trestle.rpc.call import Call, Method
+from trestle.rpc.call import Call
+from trestle.rpc.method import Method
 from trestle.v1 import chat_pb2, completion_pb2, embedding_pb2, model_pb2, moderation_pb2, worker_service_pb2
 
 _SERVICE: Final = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"]

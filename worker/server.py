@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from trestle import logs, memory
-from trestle.rpc.call import methods_of
+from trestle.rpc.method import methods_of
 from trestle.rpc.server import Server
 from trestle.supervise import follow_supervisor
 from trestle.tls import ServerFiles, grpc_context

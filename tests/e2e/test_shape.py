@@ -29,7 +29,8 @@ from gateway.rpc.channel import Channel
 from gateway.store.database import Database, parse
 from gateway.store.migrate import migrate
 from gateway.store.usage import UsageStore
-from trestle.rpc.call import Call, Method
+from trestle.rpc.call import Call
+from trestle.rpc.method import Method
 from trestle.rpc.server import Server
 from trestle.v1 import chat_pb2, worker_service_pb2_grpc
 from worker.families.openai import FAMILY

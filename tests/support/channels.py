@@ -19,8 +19,8 @@ from gateway.rpc.channel import Channel
 from gateway.rpc.method import Method
 from gateway.rpc.names import parse
 from trestle.errors import CallError
-from trestle.rpc.call import Method as Served
-from trestle.rpc.call import methods_of
+from trestle.rpc.method import Method as Served
+from trestle.rpc.method import methods_of
 from trestle.rpc.server import Server
 
 SERVICE = "test.Service"

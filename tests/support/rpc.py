@@ -12,7 +12,8 @@ from typing import Any, Final
 import grpc
 from support.upstream import PATIENCE
 
-from trestle.rpc.call import Call, Method
+from trestle.rpc.call import Call
+from trestle.rpc.method import Method
 from trestle.rpc.server import Server
 
 _NAMES: Final = ("Echo", "Count", "Hold", "Join", "Fail", "Tell")

@@ -18,7 +18,8 @@ from gateway.routing import Route
 from gateway.settings import BreakerSettings, GatewaySettings, RetrySettings, Target
 from gateway.workers import SERVICE, Worker, read_links
 from trestle.errors import DETAILS_KEY, CallError, Reason
-from trestle.rpc.call import Call, Method
+from trestle.rpc.call import Call
+from trestle.rpc.method import Method
 from trestle.rpc.server import Server
 from trestle.v1 import chat_pb2
 

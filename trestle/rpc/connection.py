@@ -15,7 +15,8 @@ from trestle.http2.connection import CONNECTION_WINDOW, STREAM_WINDOW, Connectio
 from trestle.http2.frames import LARGEST_WINDOW, ProtocolError
 from trestle.http2.hpack import MAX_LIST_BYTES, Fields
 from trestle.http2.messages import CODINGS, metadata_value, seconds, status_fields
-from trestle.rpc.call import HEAD, Call, Method
+from trestle.rpc.call import HEAD, Call
+from trestle.rpc.method import Method
 
 Refusal: TypeAlias = tuple[grpc.StatusCode, str]
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from trestle.listening import Listening
-from trestle.rpc.call import Call, Method
+from trestle.rpc.call import Call
 from trestle.rpc.connection import Refusal, Served, ServerConnection
+from trestle.rpc.method import Method
 
 _LOOK: Final = 30.0
 """Seconds after which a connection that says nothing is asked for a sign, and after as many again given up."""

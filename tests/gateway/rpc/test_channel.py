@@ -33,7 +33,7 @@ from support.ports import free_port
 from support.upstream import PATIENCE
 
 from trestle.errors import CallError
-from trestle.rpc.call import Method
+from trestle.rpc.method import Method
 from trestle.rpc.server import Server
 
 UNAVAILABLE, DEADLINE_EXCEEDED = 14, 4

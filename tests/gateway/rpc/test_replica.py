@@ -29,7 +29,7 @@ from support.channels import (
 from support.http2_server import DATA, NOT_SERVING, SERVING, Http2Server, frame, goaway, message, settings
 
 from trestle.errors import CallError
-from trestle.rpc.call import Method
+from trestle.rpc.method import Method
 from trestle.rpc.server import Server
 
 UNAVAILABLE = 14

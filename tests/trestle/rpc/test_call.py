@@ -17,7 +17,8 @@ from support.upstream import PATIENCE
 from trestle.http2 import frames
 from trestle.http2.connection import STREAM_WINDOW
 from trestle.http2.frames import NO_ERROR, RST_STREAM, rst_stream, settings, window_update
-from trestle.rpc.call import Call, Method
+from trestle.rpc.call import Call
+from trestle.rpc.method import Method
 
 TWO = (13, "The call has more than one request, or one that is not in gRPC's frame.")
 CUT = (13, "The call ended before its request was whole.")

@@ -15,7 +15,7 @@ from support.ports import free_port
 from support.rpc import COUNT, ECHO, FAIL, HOLD, JOIN, TELL, Service, serving
 from support.upstream import PATIENCE
 
-from trestle.rpc.call import methods_of
+from trestle.rpc.method import methods_of
 from trestle.rpc.server import Server
 
 MOST = 32 * 1024 * 1024
