@@ -91,11 +91,12 @@ class Attempt:
             if response is not None and not taker(response):  # None is the end, which the call tells again
                 return False
         try:
-            return await self.call.pass_to(taker if self.spoke and self._timer is None else partial(self._hear, taker))
+            simply = self.spoke and self._timer is None
+            return await self.call.pass_to(taker if simply else partial(self._pass_on, taker))
         except CallError as error:
             raise self._failed(error) from None
 
-    def _hear(self, taker: Taker, response: Any) -> bool:
+    def _pass_on(self, taker: Taker, response: Any) -> bool:
         known = self.spoke
         self._heard(response)
         return taker(response) and known

@@ -36,7 +36,7 @@ class Out(Generic[R]):
 
     async def room(self) -> None:
         """Returns once there is room for a response."""
-        if self._context is not None and self._context.blocked:
+        if self._context is not None:
             await self._context.flushed()
 
     def finish(self, response: R) -> None:

@@ -102,7 +102,7 @@ class Call(Stream):
     async def read(self) -> Any:
         """The next response, None at the end. Raises `CallError`, after all that came before it."""
         while not self._responses:
-            if self._is_over():
+            if not self._ask_for_more():
                 return None
             await self._change()
         return self._next()
@@ -114,7 +114,7 @@ class Call(Stream):
             while self._responses:
                 if not taker(self._next()):
                     return False
-            if self._is_over():
+            if not self._ask_for_more():
                 return True
             self._taker = taker
             try:
@@ -123,17 +123,18 @@ class Call(Stream):
             finally:
                 self._taker = None
 
-    def _is_over(self) -> bool:
-        """Whether this is the end, now that there is no response; if not, something is to be waited for."""
+    def _ask_for_more(self) -> bool:
+        """Now that there is no response: begins the call, or lets the worker send more. Returns whether more may come;
+        at its end it does not. Raises `CallError`."""
         if not self._begun:
             self._begin()
         if self._status is None:
             if self.taken >= _TAKE_BACK:
                 self.give_back()
-            return False
+            return True
         if self._status[0]:
             raise error_of(*self._status)
-        return True
+        return False
 
     def _next(self) -> Any:
         try:

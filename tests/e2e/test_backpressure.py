@@ -51,7 +51,11 @@ class Bridge:
         """The large answer has chunks of so many characters, and its upstream writes many of them at once."""
         event = sse(chunk({"content": "x" * size}))
         piece = event * max(1, 256_000 // len(event))
-        self.large = Reply.sse(*[piece] * (ANSWER // len(piece)), *text_stream(["."]))
+        self.will_answer(Reply.sse(*[piece] * (ANSWER // len(piece)), *text_stream(["."])))
+
+    def will_answer(self, large: Reply) -> None:
+        """What it answers `stalled`."""
+        self.large = large
         self.upstream.always = self._answer
 
     def _answer(self, request: Any) -> Reply:
@@ -135,14 +139,13 @@ async def test_stalled_streams(size: int, bridge: Bridge, record_property: Calla
 
 async def test_who_takes_its_time_gets_everything_once(bridge: Bridge) -> None:
     texts = [f"{number:07} " * 100 for number in range(ANSWER // 800)]
-    bridge.upstream.will(Reply.sse(*text_stream(texts)))
+    bridge.will_answer(Reply.sse(*text_stream(texts)))
     with ExitStack() as stack:
         client = await stall(bridge.gateway, stack)
+        async with Client(bridge.gateway.address) as other:
+            assert await standstill(bridge, other) > 0
         loop, told = asyncio.get_running_loop(), bytearray()
         async with asyncio.timeout(PATIENCE):
-            while b'"content"' not in told:
-                told += await loop.sock_recv(client, 1 << 10)
-            await asyncio.sleep(1.0)  # the time itself is what this is about: until nothing moves
             while not told.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"):
                 told += await loop.sock_recv(client, 1 << 16)
-        assert [text.decode() for text in re.findall(rb'"content":"([^"]+)"', told)] == texts
+    assert [text.decode() for text in re.findall(rb'"content":"([^"]+)"', told)] == texts

@@ -21,6 +21,6 @@ class Heard(list[T], Generic[T]):
         self.append(what)
         return False
 
-    def while_(self, wants: Callable[[], bool]) -> Callable[[T], bool]:
+    def as_long_as(self, wants: Callable[[], bool]) -> Callable[[T], bool]:
         """Takes it, and wants more as often as `wants` says so."""
         return lambda what: self.all(what) and wants()

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from support import anthropic
 from support.remote import HELLO, bench
-from support.upstream import PATIENCE, Gate, Reply, Request
+from support.upstream import PATIENCE, Gate, Reply, Request, ScriptedUpstream
 
 from trestle.errors import Reason
 from trestle.v1 import chat_pb2, embedding_pb2
@@ -96,6 +96,14 @@ class TestEmbeddingsInSeveralCalls:
             assert [len(each.json["requests"]) for each in it.upstream.requests] == [100, 100, 100, 50]
 
 
+async def standstill(upstream: ScriptedUpstream) -> None:
+    """Returns once the upstream can send nothing more of any answer."""
+    before = -1
+    while (taken := sum(request.taken for request in upstream.requests)) != before:
+        before = taken
+        await asyncio.sleep(0.2)
+
+
 class TestChoicesInSeveralCalls:
     """Of an upstream that makes one at a time."""
 
@@ -111,7 +119,7 @@ class TestChoicesInSeveralCalls:
             call = it.worker.Chat(request, timeout=PATIENCE)
             async for response in call:
                 if not any(texts):
-                    await asyncio.sleep(1.0)  # the time itself is what this is about: until all of them wait
+                    await standstill(it.upstream)
                 for chunk in response.chunks:
                     texts[chunk.choice] += chunk.text
         assert texts == [text] * choices

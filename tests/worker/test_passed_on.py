@@ -22,7 +22,7 @@ async def test_however_it_is_cut_and_however_often_it_stops(seed: int) -> None:
     cuts = sorted(rng.sample(range(len(told)), 200))
     pieces = [told[at:end] for at, end in pairwise([0, *cuts, len(told)])]
     heard: Heard[bytes] = Heard()
-    take = heard.while_(lambda: rng.random() < 0.8)
+    take = heard.as_long_as(lambda: rng.random() < 0.8)
 
     async with ScriptedUpstream() as scripted, calling(scripted.url) as client:
         scripted.will(Reply([*pieces]), Reply([b"again"]))

@@ -105,8 +105,7 @@ class Call(Stream):
     async def write(self, response: Any) -> None:
         """Sends one response, ready bytes or a message; returns once there is room for the next one."""
         self.put(response if response.__class__ is bytes else self._method.serialize(response))
-        if self.blocked:
-            await self.flushed()
+        await self.flushed()
 
     def put(self, data: bytes) -> None:
         """Sends one response, as bytes. Await `flushed` before the next one where the call is `blocked` then."""

@@ -34,7 +34,7 @@ async def test_however_they_are_cut_and_however_often_it_stops(seed: int) -> Non
     rng = random.Random(seed)
     told = [rng.randbytes(rng.choice((0, 1, 300, 20_000, 70_000))) for _ in range(40)]
     heard: Heard[Any] = Heard()
-    take = heard.while_(lambda: rng.random() < 0.7)
+    take = heard.as_long_as(lambda: rng.random() < 0.7)
 
     async with pair(cut=rng) as (plain, peer):
         call, passing, stream = await passed(plain, peer, take)
